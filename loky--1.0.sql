@@ -1,0 +1,235 @@
+/* loky--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION loky" to load this file. \quit
+
+CREATE SCHEMA loky;
+COMMENT ON SCHEMA loky IS 'loky: background workers as a reusable pool';
+GRANT USAGE ON SCHEMA loky TO pg_database_owner WITH GRANT OPTION;
+
+-- Submitting
+
+CREATE FUNCTION loky.submit(task text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'loky_submit'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.submit(text) IS
+'queues a task, a function without arguments or SQL, and returns its future';
+
+CREATE FUNCTION loky.submit(task text, VARIADIC args "any")
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'loky_submit'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.submit(text, "any") IS
+'queues a task with arguments and returns its future';
+
+CREATE FUNCTION loky.submit_all(task text, items anycompatiblearray,
+    label text DEFAULT NULL, executor integer DEFAULT NULL)
+RETURNS bigint[]
+AS 'MODULE_PATHNAME', 'loky_submit_all'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.submit_all(text, anycompatiblearray, text, integer) IS
+'queues a task for each item and returns their futures in the items'' order';
+
+-- Futures
+
+CREATE FUNCTION loky.result(future bigint, result anyelement DEFAULT NULL::text,
+    timeout interval DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'loky_result'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION loky.result(bigint, anyelement, interval) IS
+'waits for a task and returns its rows, or raises its error again';
+
+CREATE FUNCTION loky.exception(future bigint, timeout interval DEFAULT NULL,
+    OUT sqlstate text, OUT message text, OUT detail text, OUT hint text,
+    OUT context text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'loky_exception'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.exception(bigint, interval) IS
+'waits for a task and returns the error with which it failed, nulls if it did not';
+
+CREATE FUNCTION loky.done(future bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'loky_done'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.done(bigint) IS
+'tells whether a task has succeeded, failed or been cancelled';
+
+CREATE FUNCTION loky.running(future bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'loky_running'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.running(bigint) IS
+'tells whether a worker runs the task';
+
+CREATE FUNCTION loky.cancelled(future bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'loky_cancelled'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.cancelled(bigint) IS
+'tells whether a task has been cancelled';
+
+CREATE FUNCTION loky.state(future bigint)
+RETURNS text
+AS 'MODULE_PATHNAME', 'loky_state'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.state(bigint) IS
+'returns pending, running, succeeded, failed or cancelled';
+
+CREATE FUNCTION loky.cancel(future bigint, running boolean DEFAULT false)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'loky_cancel'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.cancel(bigint, boolean) IS
+'cancels a pending task, or also a running one; tells whether it ends as cancelled';
+
+CREATE FUNCTION loky.wait(futures bigint[], timeout interval DEFAULT NULL,
+    return_when text DEFAULT 'ALL_COMPLETED')
+RETURNS TABLE (future bigint, done boolean, state text)
+AS 'MODULE_PATHNAME', 'loky_wait'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.wait(bigint[], interval, text) IS
+'waits for all tasks, the first one done, or the first one that fails, and returns the state of each';
+
+CREATE FUNCTION loky.forget(future bigint)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'loky_forget'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.forget(bigint) IS
+'frees a finished future and its result; false if the task is not finished';
+
+-- Mapping
+
+CREATE FUNCTION loky.map(task text, items anycompatiblearray,
+    result anyelement DEFAULT NULL::text, timeout interval DEFAULT NULL,
+    chunksize integer DEFAULT NULL, ordered boolean DEFAULT true,
+    snapshot boolean DEFAULT false, progress boolean DEFAULT false,
+    args record DEFAULT NULL, item_timeout interval DEFAULT NULL,
+    retries integer DEFAULT 0, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'loky_map'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.map(text, anycompatiblearray, anyelement, interval,
+    integer, boolean, boolean, boolean, record, interval, integer, text, integer) IS
+'runs a task for each item on several workers and returns one result for each';
+
+CREATE FUNCTION loky.flat_map(task text, items anycompatiblearray,
+    result anyelement DEFAULT NULL::text, timeout interval DEFAULT NULL,
+    chunksize integer DEFAULT NULL, ordered boolean DEFAULT true,
+    snapshot boolean DEFAULT false, progress boolean DEFAULT false,
+    args record DEFAULT NULL, item_timeout interval DEFAULT NULL,
+    retries integer DEFAULT 0, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'loky_flat_map'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.flat_map(text, anycompatiblearray, anyelement, interval,
+    integer, boolean, boolean, boolean, record, interval, integer, text, integer) IS
+'runs a task for each item on several workers and returns all rows of each';
+
+CREATE FUNCTION loky.try_map(task text, items anycompatiblearray,
+    result anyelement, timeout interval DEFAULT NULL,
+    chunksize integer DEFAULT NULL, ordered boolean DEFAULT true,
+    snapshot boolean DEFAULT false, progress boolean DEFAULT false,
+    args record DEFAULT NULL, item_timeout interval DEFAULT NULL,
+    retries integer DEFAULT 0, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS TABLE (ord bigint, result anyelement, ok boolean, sqlstate text,
+    message text, detail text, hint text, context text, worker integer,
+    started timestamptz, elapsed interval)
+AS 'MODULE_PATHNAME', 'loky_try_map'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.try_map(text, anycompatiblearray, anyelement, interval,
+    integer, boolean, boolean, boolean, record, interval, integer, text, integer) IS
+'runs a task for each item on several workers and returns a row for each, with its result or its error';
+
+CREATE FUNCTION loky.try_map(task text, items anycompatiblearray,
+    timeout interval DEFAULT NULL,
+    chunksize integer DEFAULT NULL, ordered boolean DEFAULT true,
+    snapshot boolean DEFAULT false, progress boolean DEFAULT false,
+    args record DEFAULT NULL, item_timeout interval DEFAULT NULL,
+    retries integer DEFAULT 0, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS TABLE (ord bigint, result text, ok boolean, sqlstate text,
+    message text, detail text, hint text, context text, worker integer,
+    started timestamptz, elapsed interval)
+AS 'MODULE_PATHNAME', 'loky_try_map_text'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.try_map(text, anycompatiblearray, interval,
+    integer, boolean, boolean, boolean, record, interval, integer, text, integer) IS
+'runs a task for each item on several workers and returns a row for each, with its result as text or its error';
+
+-- Executors
+
+CREATE FUNCTION loky.get_reusable_executor(max_workers integer DEFAULT NULL,
+    context text DEFAULT NULL, timeout interval DEFAULT NULL,
+    kill_workers boolean DEFAULT false, reuse text DEFAULT 'auto',
+    job_reducers jsonb DEFAULT NULL, result_reducers jsonb DEFAULT NULL,
+    initializer text DEFAULT NULL, initargs record DEFAULT NULL,
+    env jsonb DEFAULT NULL, settings jsonb DEFAULT NULL)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'loky_get_reusable_executor'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.get_reusable_executor(integer, text, interval, boolean,
+    text, jsonb, jsonb, text, record, jsonb, jsonb) IS
+'makes the executor with this configuration the session''s current one, a new one if there is none, and returns its id';
+
+CREATE FUNCTION loky.shutdown(wait boolean DEFAULT true,
+    kill_workers boolean DEFAULT false)
+RETURNS void
+AS 'MODULE_PATHNAME', 'loky_shutdown'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.shutdown(boolean, boolean) IS
+'ends the session''s current executor once its tasks are done, or at once';
+
+CREATE FUNCTION loky.cpu_count(only_physical_cores boolean DEFAULT false)
+RETURNS integer
+AS 'MODULE_PATHNAME', 'loky_cpu_count_sql'
+LANGUAGE C VOLATILE PARALLEL SAFE;
+COMMENT ON FUNCTION loky.cpu_count(boolean) IS
+'returns the number of processors that the server may use';
+
+-- Monitoring
+
+CREATE FUNCTION loky._executors()
+RETURNS TABLE (executor_id integer, database name, role name, context text,
+    max_workers integer, workers integer, idle integer, pending bigint,
+    running bigint, succeeded bigint, failed bigint, cancelled bigint,
+    timeout interval, state text, created timestamptz)
+AS 'MODULE_PATHNAME', 'loky_executor_rows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._executors() IS 'rows of the view loky.executors';
+
+CREATE FUNCTION loky._workers()
+RETURNS TABLE (pid integer, executor_id integer, state text, future bigint,
+    task text, tasks_done bigint, restarts bigint, memory_bytes bigint,
+    started timestamptz, last_active timestamptz)
+AS 'MODULE_PATHNAME', 'loky_worker_rows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._workers() IS 'rows of the view loky.workers';
+
+CREATE FUNCTION loky._tasks()
+RETURNS TABLE (future bigint, executor_id integer, label text, task text,
+    state text, priority integer, submitted timestamptz, started timestamptz,
+    finished timestamptz, worker integer, rows bigint, sqlstate text,
+    message text, role name, submitter integer, attempts integer, key text,
+    waiting_for text)
+AS 'MODULE_PATHNAME', 'loky_task_rows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._tasks() IS 'rows of the view loky.tasks';
+
+CREATE VIEW loky.executors AS SELECT * FROM loky._executors();
+COMMENT ON VIEW loky.executors IS
+'executors, their sizes and what they have done';
+
+CREATE VIEW loky.workers AS SELECT * FROM loky._workers();
+COMMENT ON VIEW loky.workers IS 'worker processes and what they run';
+
+CREATE VIEW loky.tasks AS SELECT * FROM loky._tasks();
+COMMENT ON VIEW loky.tasks IS
+'futures of this database, finished ones as long as they are kept';
+
+GRANT SELECT ON loky.executors, loky.workers, loky.tasks TO PUBLIC;

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * api.h
+ *	  What the files with SQL functions share.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/api.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_API_H
+#define LOKY_API_H
+
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "utils/array.h"
+
+#include "pool.h"
+
+extern void loky_api_refuse_null(const char *name) pg_attribute_noreturn();
+extern char *loky_api_text(FunctionCallInfo fcinfo, int n, const char *name);
+extern Interval *loky_api_interval(FunctionCallInfo fcinfo, int n);
+extern const char *loky_api_state_name(LokyTaskState state);
+extern int	loky_api_futures(ArrayType *array, int64 **ids);
+
+#endif							/* LOKY_API_H */

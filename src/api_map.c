@@ -1,0 +1,478 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_map.c
+ *	  The SQL functions that map a task over an array.
+ *
+ * All of them return one value for each call, so that in a select list the rows
+ * stream, and a LIMIT or a closed cursor stops the rest.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/api_map.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "api.h"
+#include "compat.h"
+#include "errdata.h"
+#include "map_reader.h"
+#include "reader.h"
+
+LOKY_FUNCTION(loky_map);
+LOKY_FUNCTION(loky_flat_map);
+LOKY_FUNCTION(loky_try_map);
+LOKY_FUNCTION(loky_try_map_text);
+
+/* The arguments after "result", counted from "timeout". */
+enum
+{
+	ARG_TIMEOUT,
+	ARG_CHUNKSIZE,
+	ARG_ORDERED,
+	ARG_SNAPSHOT,
+	ARG_PROGRESS,
+	ARG_ARGS,
+	ARG_ITEM_TIMEOUT,
+	ARG_RETRIES,
+	ARG_LABEL,
+	ARG_EXECUTOR
+};
+
+/* The state of one call. */
+typedef struct MapState
+{
+	LokyMapMode mode;
+	LokyMapReader *map;
+	LokyRowReader *rows;
+	bool		map_desc;		/* rows has the descriptor of the map */
+	LokyStoreReader *store;		/* of the item that is being read, or NULL */
+	TupleDesc	result_desc;	/* of try_map's rows */
+} MapState;
+
+static void
+refuse(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("argument \"%s\" is not supported yet", name)));
+}
+
+/* Arguments that come with a later version are refused, not ignored. */
+static void
+refuse_unsupported(FunctionCallInfo fcinfo, int base)
+{
+	if (!PG_ARGISNULL(base + ARG_SNAPSHOT) &&
+		PG_GETARG_BOOL(base + ARG_SNAPSHOT))
+		refuse("snapshot");
+	if (!PG_ARGISNULL(base + ARG_PROGRESS) &&
+		PG_GETARG_BOOL(base + ARG_PROGRESS))
+		refuse("progress");
+	if (!PG_ARGISNULL(base + ARG_ITEM_TIMEOUT))
+		refuse("item_timeout");
+	if (!PG_ARGISNULL(base + ARG_RETRIES) &&
+		PG_GETARG_INT32(base + ARG_RETRIES) != 0)
+		refuse("retries");
+}
+
+/* The columns of the record in argument argno, as further parameters. */
+static void
+spread_record(FunctionCallInfo fcinfo, int argno, LokyMapCall *call)
+{
+	HeapTupleHeader header;
+	HeapTupleData tuple;
+	TupleDesc	desc;
+
+	if (PG_ARGISNULL(argno))
+	{
+		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, argno);
+
+		if (OidIsValid(type) && type != RECORDOID && type != UNKNOWNOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"args\" is a null of a row type"),
+					 errhint("Give ROW(...) with the arguments, or leave it out.")));
+		return;
+	}
+	header = PG_GETARG_HEAPTUPLEHEADER(argno);
+	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+									   HeapTupleHeaderGetTypMod(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	call->nargs = desc->natts;
+	call->arg_types = palloc(Max(desc->natts, 1) * sizeof(Oid));
+	call->arg_values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	call->arg_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+	for (int i = 0; i < desc->natts; i++)
+		call->arg_types[i] = TupleDescAttr(desc, i)->atttypid;
+	heap_deform_tuple(&tuple, desc, call->arg_values, call->arg_nulls);
+}
+
+/* The call's arguments; base is the number of "timeout". */
+static void
+get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
+		 LokyItems *items, LokyMapCall *call)
+{
+	memset(call, 0, sizeof(*call));
+	call->mode = mode;
+	call->task = loky_api_text(fcinfo, 0, "task");
+	loky_items_open(items, fcinfo, 1);
+	call->items = items;
+	call->deadline =
+		loky_client_deadline(loky_api_interval(fcinfo, base + ARG_TIMEOUT));
+	if (!PG_ARGISNULL(base + ARG_CHUNKSIZE))
+	{
+		if (PG_GETARG_INT32(base + ARG_CHUNKSIZE) < 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("argument \"chunksize\" must be at least 1"),
+					 errhint("Leave it out to let loky decide.")));
+		call->chunksize = PG_GETARG_INT32(base + ARG_CHUNKSIZE);
+	}
+	if (PG_ARGISNULL(base + ARG_ORDERED))
+		loky_api_refuse_null("ordered");
+	call->ordered = PG_GETARG_BOOL(base + ARG_ORDERED);
+	refuse_unsupported(fcinfo, base);
+	spread_record(fcinfo, base + ARG_ARGS, call);
+	if (!PG_ARGISNULL(base + ARG_LABEL))
+		call->label = text_to_cstring(PG_GETARG_TEXT_PP(base + ARG_LABEL));
+	if (!PG_ARGISNULL(base + ARG_EXECUTOR))
+		call->executor = PG_GETARG_INT32(base + ARG_EXECUTOR);
+}
+
+static void
+close_map(Datum arg)
+{
+	MapState   *state = (MapState *) DatumGetPointer(arg);
+
+	if (state->store != NULL)
+	{
+		loky_store_close(state->store);
+		state->store = NULL;
+	}
+	loky_map_reader_close(state->map);
+}
+
+/* Start the map and get ready to read it. */
+static MapState *
+open_map(FunctionCallInfo fcinfo, int base, LokyMapMode mode, Oid type)
+{
+	MapState   *state = palloc0(sizeof(MapState));
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	LokyMapCall call;
+	LokyItems	items;
+
+	state->mode = mode;
+	if (mode == LOKY_MAP_TRY)
+	{
+		TupleDesc	desc;
+
+		if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		state->result_desc = BlessTupleDesc(desc);
+	}
+	state->rows = loky_reader_create(fcinfo, type, GetUserId());
+	get_call(fcinfo, base, mode, &items, &call);
+	state->map = loky_map_reader_open(&call);
+	RegisterExprContextCallback(rsinfo->econtext, close_map,
+								PointerGetDatum(state));
+	return state;
+}
+
+/* Rows without a descriptor of their own have that of the map. */
+static void
+use_map_desc(MapState *state)
+{
+	const char *data;
+	Size		len;
+
+	if (state->map_desc)
+		return;
+	data = loky_map_reader_desc(state->map, &len);
+	loky_reader_set_desc(state->rows, data, len);
+	state->map_desc = true;
+}
+
+/*
+ * The next row of the item that is being read, converted; false where it has no
+ * further one.
+ */
+static bool
+next_item_row(MapState *state, Datum *value, bool *isnull)
+{
+	LokyRecordKind kind;
+	char	   *data;
+	Size		len;
+
+	while (loky_store_next(state->store, &kind, &data, &len))
+	{
+		switch (kind)
+		{
+			case LOKY_RECORD_DESC:
+				loky_reader_set_desc(state->rows, data, len);
+				state->map_desc = false;
+				break;
+			case LOKY_RECORD_ROW:
+				*value = loky_reader_row(state->rows, data, isnull);
+				return true;
+			case LOKY_RECORD_COMMAND:
+				*value = loky_reader_command(state->rows, data, isnull);
+				return true;
+			case LOKY_RECORD_NOTICE:
+			case LOKY_RECORD_ERROR:
+				break;
+		}
+	}
+	loky_store_close(state->store);
+	state->store = NULL;
+	return false;
+}
+
+/* Begin to read the rows of an item. */
+static void
+open_item(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
+{
+	MemoryContext oldcontext =
+		MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+	LokyRecordKind kind;
+	char	   *data;
+	Size		len;
+
+	state->store = loky_store_open(outcome->store);
+	if (loky_store_next(state->store, &kind, &data, &len) &&
+		kind == LOKY_RECORD_ROW)
+		use_map_desc(state);
+	loky_store_close(state->store);
+	state->store = loky_store_open(outcome->store);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* The value of an item that succeeded; none: null. */
+static Datum
+item_value(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
+		   bool *isnull)
+{
+	Datum		value = (Datum) 0;
+
+	*isnull = true;
+	switch (outcome->state)
+	{
+		case LOKY_ITEM_VALUE:
+		case LOKY_ITEM_NULL:
+			use_map_desc(state);
+			return loky_reader_values(state->rows, outcome->value,
+									  outcome->state == LOKY_ITEM_NULL, isnull);
+		case LOKY_ITEM_ROWS:
+			open_item(state, funcctx, outcome);
+			if (next_item_row(state, &value, isnull))
+			{
+				loky_store_close(state->store);
+				state->store = NULL;
+			}
+			return value;
+		default:
+			return (Datum) 0;
+	}
+}
+
+/* The next row of map or flat_map; false at the end. */
+static bool
+next_row(MapState *state, FuncCallContext *funcctx, Datum *value,
+		 bool *isnull)
+{
+	LokyOutcome outcome;
+
+	for (;;)
+	{
+		if (state->store != NULL && next_item_row(state, value, isnull))
+			return true;
+		if (!loky_map_reader_next(state->map, &outcome))
+			return false;
+		if (state->mode == LOKY_MAP_FLAT && outcome.state == LOKY_ITEM_ROWS)
+			open_item(state, funcctx, &outcome);
+		else if (state->mode != LOKY_MAP_FLAT ||
+				 outcome.state != LOKY_ITEM_NONE)
+		{
+			*value = item_value(state, funcctx, &outcome, isnull);
+			return true;
+		}
+	}
+}
+
+/* The body of map and flat_map. */
+static Datum
+map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
+{
+	FuncCallContext *funcctx;
+	MapState   *state;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext oldcontext;
+
+		loky_attach();
+		loky_client_check_context();
+		funcctx = SRF_FIRSTCALL_INIT();
+		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		funcctx->user_fctx =
+			open_map(fcinfo, 3, mode, get_fn_expr_argtype(fcinfo->flinfo, 2));
+		MemoryContextSwitchTo(oldcontext);
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	state = (MapState *) funcctx->user_fctx;
+	if (next_row(state, funcctx, &value, &isnull))
+	{
+		if (isnull)
+			SRF_RETURN_NEXT_NULL(funcctx);
+		SRF_RETURN_NEXT(funcctx, value);
+	}
+	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
+								  close_map, PointerGetDatum(state));
+	close_map(PointerGetDatum(state));
+	SRF_RETURN_DONE(funcctx);
+}
+
+/* map(task, items, result, ...): one result for each item. */
+Datum
+loky_map(PG_FUNCTION_ARGS)
+{
+	return map_rows(fcinfo, LOKY_MAP_ONE);
+}
+
+/* flat_map(task, items, result, ...): any number of rows for each item. */
+Datum
+loky_flat_map(PG_FUNCTION_ARGS)
+{
+	return map_rows(fcinfo, LOKY_MAP_FLAT);
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text != NULL)
+		values[column] = CStringGetTextDatum(text);
+}
+
+/* The columns of a failed item. */
+static void
+set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
+{
+	ErrorData  *edata;
+
+	if (outcome->timed_out)
+	{
+		set_text(values, nulls, 3, unpack_sql_state(ERRCODE_LOKY_TIMEOUT));
+		set_text(values, nulls, 4, "item was not done in time");
+		set_text(values, nulls, 6, "Raise the timeout.");
+		return;
+	}
+	if (outcome->error == NULL)
+	{
+		set_text(values, nulls, 3, unpack_sql_state(ERRCODE_OUT_OF_MEMORY));
+		set_text(values, nulls, 4, "there was no memory to keep the error");
+		return;
+	}
+	edata = loky_error_decode(outcome->error + sizeof(uint64),
+							  outcome->error_len - sizeof(uint64));
+	set_text(values, nulls, 3, unpack_sql_state(edata->sqlerrcode));
+	set_text(values, nulls, 4, edata->message);
+	set_text(values, nulls, 5, edata->detail);
+	set_text(values, nulls, 6, edata->hint);
+	set_text(values, nulls, 7, edata->context);
+}
+
+/* The row of try_map for an item, in CurrentMemoryContext. */
+static Datum
+form_try_row(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
+{
+	Datum		values[11] = {0};
+	bool		nulls[11];
+	bool		ok = outcome->state != LOKY_ITEM_ERROR;
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = Int64GetDatum((int64) outcome->item + 1);
+	values[2] = BoolGetDatum(ok);
+	nulls[0] = nulls[2] = false;
+	if (ok)
+		values[1] = item_value(state, funcctx, outcome, &nulls[1]);
+	else
+		set_error(outcome, values, nulls);
+	if (outcome->timing.worker != 0)
+	{
+		values[8] = Int32GetDatum(outcome->timing.worker);
+		values[9] = TimestampTzGetDatum(outcome->timing.started);
+		values[10] = DirectFunctionCall7(make_interval,
+										 Int32GetDatum(0), Int32GetDatum(0),
+										 Int32GetDatum(0), Int32GetDatum(0),
+										 Int32GetDatum(0), Int32GetDatum(0),
+										 Float8GetDatum(outcome->timing.elapsed / 1000000.0));
+		nulls[8] = nulls[9] = nulls[10] = false;
+	}
+	return HeapTupleGetDatum(heap_form_tuple(state->result_desc, values,
+											 nulls));
+}
+
+/* The body of both try_maps. */
+static Datum
+try_rows(FunctionCallInfo fcinfo, int base, Oid type)
+{
+	FuncCallContext *funcctx;
+	MapState   *state;
+	LokyOutcome outcome;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext oldcontext;
+
+		loky_attach();
+		loky_client_check_context();
+		if (type == RECORDOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("the result of try_map cannot be a record"),
+					 errhint("Use a named row type, or jsonb.")));
+		funcctx = SRF_FIRSTCALL_INIT();
+		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		funcctx->user_fctx = open_map(fcinfo, base, LOKY_MAP_TRY, type);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	state = (MapState *) funcctx->user_fctx;
+	if (loky_map_reader_next(state->map, &outcome))
+		SRF_RETURN_NEXT(funcctx, form_try_row(state, funcctx, &outcome));
+	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
+								  close_map, PointerGetDatum(state));
+	close_map(PointerGetDatum(state));
+	SRF_RETURN_DONE(funcctx);
+}
+
+/* try_map(task, items, result, ...): a row for each item, errors included. */
+Datum
+loky_try_map(PG_FUNCTION_ARGS)
+{
+	return try_rows(fcinfo, 3, get_fn_expr_argtype(fcinfo->flinfo, 2));
+}
+
+/* try_map(task, items, ...) with results as text */
+Datum
+loky_try_map_text(PG_FUNCTION_ARGS)
+{
+	return try_rows(fcinfo, 2, TEXTOID);
+}

@@ -1,0 +1,373 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_stat.c
+ *	  The set-returning functions behind the views.
+ *
+ * What is shown is copied under the lock of one executor at a time; names are
+ * looked up in the catalogs afterwards, under no lock.  Texts and errors of
+ * roles whose rights the reader lacks are left out.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/api_stat.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "catalog/pg_authid.h"
+#include "commands/dbcommands.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "api.h"
+#include "client.h"
+#include "compat.h"
+#include "errdata.h"
+#include "map.h"
+#include "request.h"
+
+LOKY_FUNCTION(loky_executor_rows);
+LOKY_FUNCTION(loky_worker_rows);
+LOKY_FUNCTION(loky_task_rows);
+
+#define MAX_COLUMNS	20
+
+/* A row that is being put together. */
+typedef struct Row
+{
+	int			n;
+	Datum		values[MAX_COLUMNS];
+	bool		nulls[MAX_COLUMNS];
+} Row;
+
+static void
+add_null(Row *row)
+{
+	row->values[row->n] = (Datum) 0;
+	row->nulls[row->n++] = true;
+}
+
+static void
+add(Row *row, Datum value)
+{
+	row->values[row->n] = value;
+	row->nulls[row->n++] = false;
+}
+
+static void
+add_text(Row *row, const char *text)
+{
+	if (text == NULL)
+		add_null(row);
+	else
+		add(row, CStringGetTextDatum(text));
+}
+
+static void
+add_time(Row *row, TimestampTz time)
+{
+	if (time == 0)
+		add_null(row);
+	else
+		add(row, TimestampTzGetDatum(time));
+}
+
+static void
+put(FunctionCallInfo fcinfo, Row *row)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row->values,
+						 row->nulls);
+}
+
+/* May the present role read texts of this one? */
+static bool
+may_read(Oid role)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+		has_privs_of_role(GetUserId(), role);
+}
+
+/* A duration in milliseconds as an interval. */
+static Datum
+ms_to_interval(int64 ms)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = ms * 1000;
+	return IntervalPGetDatum(interval);
+}
+
+static const char *
+executor_state_name(LokyExecutorState state)
+{
+	switch (state)
+	{
+		case LOKY_EXECUTOR_OPEN:
+			return "open";
+		case LOKY_EXECUTOR_CLOSING:
+			return "closing";
+		case LOKY_EXECUTOR_BROKEN:
+			return "broken";
+		default:
+			return "closed";
+	}
+}
+
+/* A row for each executor that can still run something. */
+Datum
+loky_executor_rows(PG_FUNCTION_ARGS)
+{
+	loky_attach();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		LokySharedExecutor *shared = &loky->executors[i];
+		LokySharedExecutor executor;
+		Row			row = {0};
+
+		LWLockAcquire(&shared->lock, LW_SHARED);
+		memcpy(&executor, shared, sizeof(executor));
+		LWLockRelease(&shared->lock);
+		if (executor.state == LOKY_EXECUTOR_FREE ||
+			executor.state == LOKY_EXECUTOR_CLOSED)
+			continue;
+		add(&row, Int32GetDatum(executor.id));
+		add_text(&row, get_database_name(executor.database));
+		add_text(&row, GetUserNameFromId(executor.role, true));
+		add_text(&row, "bgworker");
+		add(&row, Int32GetDatum(executor.max_workers));
+		add(&row, Int32GetDatum(executor.nworkers));
+		add(&row, Int32GetDatum(executor.nidle + executor.nwaking));
+		add(&row, Int64GetDatum(executor.npending));
+		add(&row, Int64GetDatum(executor.nrunning));
+		add(&row, Int64GetDatum((int64) executor.succeeded));
+		add(&row, Int64GetDatum((int64) executor.failed));
+		add(&row, Int64GetDatum((int64) executor.cancelled));
+		if (executor.timeout < 0)
+			add_null(&row);
+		else
+			add(&row, ms_to_interval(executor.timeout));
+		add_text(&row, executor_state_name(executor.state));
+		add_time(&row, executor.created);
+		put(fcinfo, &row);
+	}
+	return (Datum) 0;
+}
+
+/* Resident memory that is the process's own, in bytes; -1: unknown. */
+static int64
+own_memory(int pid)
+{
+	char		path[64];
+	FILE	   *file;
+	long		resident;
+	long		shared;
+	int			n;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	file = AllocateFile(path, "r");
+	if (file == NULL)
+		return -1;
+	n = fscanf(file, "%*d %ld %ld", &resident, &shared);
+	FreeFile(file);
+	if (n != 2)
+		return -1;
+	return (int64) (resident - shared) * sysconf(_SC_PAGESIZE);
+}
+
+static const char *
+worker_state_name(const LokySharedWorker *worker)
+{
+	if (worker->waiting)
+		return "waiting";
+	switch (worker->state)
+	{
+		case LOKY_WORKER_STARTING:
+			return "starting";
+		case LOKY_WORKER_IDLE:
+			return "idle";
+		case LOKY_WORKER_BUSY:
+			return worker->task != NULL || worker->map != NULL ?
+				"busy" : "idle";
+		default:
+			return "stopping";
+	}
+}
+
+/* A row for each worker. */
+Datum
+loky_worker_rows(PG_FUNCTION_ARGS)
+{
+	loky_attach();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *shared = &loky->workers[i];
+		LokySharedExecutor *executor = &loky->executors[shared->executor];
+		LokySharedWorker worker;
+		Row			row = {0};
+		uint64		future = 0;
+		char	   *task = NULL;
+		Oid			role;
+		uint64		restarts;
+		int64		memory;
+
+		LWLockAcquire(&executor->lock, LW_SHARED);
+		memcpy(&worker, shared, sizeof(worker));
+		role = executor->role;
+		restarts = executor->restarts;
+		if (worker.task != NULL)
+		{
+			future = pg_atomic_read_u64(&worker.task->id);
+			task = pstrdup(loky_request_task(&worker.task->request));
+		}
+		else if (worker.map != NULL)
+			task = pstrdup(loky_request_task(&worker.map->request));
+		LWLockRelease(&executor->lock);
+		if (worker.state == LOKY_WORKER_FREE || worker.pid == 0)
+			continue;
+		if (task != NULL && !may_read(role))
+			task = "<insufficient privilege>";
+		add(&row, Int32GetDatum(worker.pid));
+		add(&row, Int32GetDatum(worker.executor_id));
+		add_text(&row, worker_state_name(&worker));
+		if (future != 0)
+			add(&row, Int64GetDatum((int64) future));
+		else
+			add_null(&row);
+		add_text(&row, task);
+		add(&row, Int64GetDatum((int64) worker.tasks_done));
+		add(&row, Int64GetDatum((int64) restarts));
+		memory = own_memory(worker.pid);
+		if (memory >= 0)
+			add(&row, Int64GetDatum(memory));
+		else
+			add_null(&row);
+		add_time(&row, worker.started);
+		add_time(&row, worker.last_active);
+		put(fcinfo, &row);
+	}
+	return (Datum) 0;
+}
+
+/* The message of the error in a failed task's result, or NULL. */
+static char *
+error_message(LokySharedTask *task)
+{
+	LokyStoreReader *reader;
+	LokyRecordKind kind;
+	char	   *data;
+	Size		len;
+	char	   *message = NULL;
+
+	/* a file is not read under a lock */
+	if (pg_atomic_read_u32(&task->state) != LOKY_TASK_FAILED ||
+		task->result.has_file)
+		return NULL;
+	reader = loky_store_open(&task->result);
+	while (loky_store_next(reader, &kind, &data, &len))
+	{
+		if (kind == LOKY_RECORD_ERROR)
+			message = loky_error_decode(data, len)->message;
+	}
+	loky_store_close(reader);
+	return message;
+}
+
+/* The columns of a task, copied under the lock of its executor. */
+static void
+add_task(Row *row, LokySharedTask *task, bool readable)
+{
+	LokyTaskState state = (LokyTaskState) pg_atomic_read_u32(&task->state);
+
+	add(row, Int64GetDatum((int64) pg_atomic_read_u64(&task->id)));
+	add(row, Int32GetDatum(task->executor_id));
+	add_text(row, readable ? loky_request_label(&task->request) : NULL);
+	add_text(row, readable ? loky_request_task(&task->request) :
+			 "<insufficient privilege>");
+	add_text(row, loky_api_state_name(state));
+	add(row, Int32GetDatum(task->priority));
+	add_time(row, task->submitted);
+	add_time(row, task->started);
+	add_time(row, task->finished);
+	if (task->worker != 0)
+		add(row, Int32GetDatum(task->worker));
+	else
+		add_null(row);
+	if (state == LOKY_TASK_SUCCEEDED)
+		add(row, Int64GetDatum((int64) task->result.rows));
+	else
+		add_null(row);
+	add_text(row, state == LOKY_TASK_FAILED && readable ?
+			 unpack_sql_state(task->sqlstate) : NULL);
+	add_text(row, readable ? error_message(task) : NULL);
+	add_null(row);				/* role, see ROLE_COLUMN */
+	add(row, Int32GetDatum(task->submitter));
+	add(row, Int32GetDatum(task->attempts));
+	add_null(row);				/* key */
+	add_text(row, state == LOKY_TASK_PENDING ? "worker" : NULL);
+}
+
+/* The column of add_task with the role's name, filled in without a lock. */
+#define ROLE_COLUMN	13
+
+/* Show the task in this slot, if it is one of this database. */
+static void
+put_task(FunctionCallInfo fcinfo, LokySharedTask *task)
+{
+	uint64		id = pg_atomic_read_u64(&task->id);
+	Oid			role;
+	bool		readable;
+	Row			row = {0};
+
+	if (id == 0 || (task = loky_task_lookup(id)) == NULL)
+		return;
+	role = task->role;
+	if (task->database != MyDatabaseId)
+	{
+		LWLockRelease(&loky_task_executor(task)->lock);
+		return;
+	}
+	LWLockRelease(&loky_task_executor(task)->lock);
+	readable = may_read(role);
+	task = loky_task_lookup(id);
+	if (task == NULL)
+		return;
+	add_task(&row, task, readable);
+	LWLockRelease(&loky_task_executor(task)->lock);
+	{
+		char	   *name = GetUserNameFromId(role, true);
+
+		row.nulls[ROLE_COLUMN] = name == NULL;
+		if (name != NULL)
+			row.values[ROLE_COLUMN] = CStringGetTextDatum(name);
+	}
+	put(fcinfo, &row);
+}
+
+/* A row for each future of this database. */
+Datum
+loky_task_rows(PG_FUNCTION_ARGS)
+{
+	loky_attach();
+	InitMaterializedSRF(fcinfo, 0);
+	for (int word = 0; word < loky->max_tasks / 64; word++)
+	{
+		if (pg_atomic_read_u64(&loky->task_map[word]) == 0)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < 64; i++)
+			put_task(fcinfo, &loky->tasks[word * 64 + i]);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,83 @@
+/*-------------------------------------------------------------------------
+ *
+ * client.h
+ *	  The caller's side: submitting, waiting, and what to clear up after it.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/client.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_CLIENT_H
+#define LOKY_CLIENT_H
+
+#include "datatype/timestamp.h"
+
+#include "executor.h"
+#include "pool.h"
+#include "resolve.h"
+
+/* What is to be submitted. */
+typedef struct LokySubmission
+{
+	const LokyCallable *callable;
+	const char *task;
+	const char *label;			/* or NULL */
+	int			nargs;
+	const Oid  *types;
+	const Datum *values;
+	const bool *nulls;
+} LokySubmission;
+
+/* How long a caller has been waiting without a worker. */
+typedef struct LokyPatience
+{
+	TimestampTz since;
+	bool		warned;
+} LokyPatience;
+
+typedef enum LokyWaitUntil
+{
+	LOKY_UNTIL_ALL,
+	LOKY_UNTIL_FIRST,
+	LOKY_UNTIL_EXCEPTION
+} LokyWaitUntil;
+
+extern void loky_client_init(void);
+extern void loky_client_check_context(void);
+
+/* submitting */
+extern int	loky_client_next_depth(void);
+extern LokySharedTask *loky_client_prepare(const LokySubmission *submission,
+										   LokyExecutorRef ref);
+extern void loky_client_queue(LokySharedTask **tasks, int ntasks,
+							  LokyExecutorRef ref);
+
+/* waiting; a deadline of DT_NOEND never passes */
+extern TimestampTz loky_client_deadline(const Interval *timeout);
+extern bool loky_client_wait_done(int64 id, TimestampTz deadline);
+extern void loky_client_wait_many(const int64 *ids, int n,
+								  LokyWaitUntil until, TimestampTz deadline);
+extern void loky_client_begin_wait(void);
+extern void loky_client_end_wait(void);
+extern bool loky_client_sleep(TimestampTz deadline,
+							  LokySharedExecutor *executor,
+							  LokyPatience *patience);
+
+/* looking a future up */
+extern LokySharedTask *loky_client_find(int64 id, bool to_cancel);
+extern bool loky_client_may_use(Oid role);
+
+/* a finished task that must not go while it is read */
+extern void loky_client_pin(LokySharedTask *task);
+extern void loky_client_unpin(LokySharedTask *task);
+
+/* a map that this session reads */
+extern void loky_client_own_map(LokySharedMap *map);
+extern void loky_client_offered_map(LokySharedMap *map);
+extern void loky_client_stop_map(LokySharedMap *map);
+extern void loky_client_close_map(LokySharedMap *map);
+
+#endif							/* LOKY_CLIENT_H */

@@ -1,0 +1,90 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  The differences between the versions of PostgreSQL, all in one place.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/compat.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_COMPAT_H
+#define LOKY_COMPAT_H
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/wait_event.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 200000
+#error "loky needs PostgreSQL 15 to 19"
+#endif
+
+/*
+ * Declares and registers a function that SQL calls.  Until 16 the declaration
+ * in PG_FUNCTION_INFO_V1 does not export the function itself.
+ */
+#define LOKY_FUNCTION(fn) \
+	extern PGDLLEXPORT Datum fn(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(fn)
+
+/* 17 replaced PGPROC.pgprocno by the process number and renamed the lxid */
+#if PG_VERSION_NUM >= 170000
+#define LokyMyProcNumber()		((int) MyProcNumber)
+#define LokyMyLocalXid()		(MyProc->vxid.lxid)
+#else
+#define LokyMyProcNumber()		(MyProc->pgprocno)
+#define LokyMyLocalXid()		(MyProc->lxid)
+#endif
+
+/* 16 made the list of settings a hash table */
+static inline struct config_generic **
+loky_compat_guc_variables(int *n)
+{
+#if PG_VERSION_NUM >= 160000
+	return get_guc_variables(n);
+#else
+	*n = GetNumConfigOptions();
+	return get_guc_variables();
+#endif
+}
+
+/* 16 gave the "extra" data of settings an allocator of their own */
+#if PG_VERSION_NUM >= 160000
+#define LokyGucMalloc(size)		guc_malloc(LOG, (size))
+#else
+#define LokyGucMalloc(size)		malloc(size)
+#endif
+
+/* 16 let these report errors softly */
+#if PG_VERSION_NUM >= 160000
+#define LokyStringToQualifiedNameList(name) \
+	stringToQualifiedNameList((name), NULL)
+#else
+#define LokyStringToQualifiedNameList(name) \
+	stringToQualifiedNameList(name)
+#endif
+
+/* 17 gave BackgroundWorkerInitializeConnection its flag for NOLOGIN roles */
+#if PG_VERSION_NUM >= 170000
+#define LOKY_WORKER_CONNECT_FLAGS \
+	(BGWORKER_BYPASS_ALLOWCONN | BGWORKER_BYPASS_ROLELOGINCHECK)
+#else
+#define LOKY_WORKER_CONNECT_FLAGS	BGWORKER_BYPASS_ALLOWCONN
+#endif
+
+/* 18 dropped the run_once argument of PortalRun */
+#if PG_VERSION_NUM >= 180000
+#define LokyPortalRun(portal, dest, qc) \
+	PortalRun(portal, FETCH_ALL, true, dest, dest, qc)
+#else
+#define LokyPortalRun(portal, dest, qc) \
+	PortalRun(portal, FETCH_ALL, true, true, dest, dest, qc)
+#endif
+
+#endif							/* LOKY_COMPAT_H */

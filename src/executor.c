@@ -1,0 +1,563 @@
+/*-------------------------------------------------------------------------
+ *
+ * executor.c
+ *	  The reusable executor: configurations, and who has which.
+ *
+ * An executor is found by database, role and configuration.  A session refers
+ * to one by its id and checks the id under the executor's lock with each
+ * submit, so that the hot path needs no look into the directory.
+ *
+ * States
+ * ------
+ *	  FREE -> OPEN				created
+ *	  OPEN -> CLOSING			shut down, or replaced
+ *	  OPEN, CLOSING -> CLOSED	loky_executor_collect: no task, no worker left
+ *	  CLOSED, OPEN -> FREE		the slot is wanted, the longest unused first
+ * A CLOSED executor remembers its configuration: a session whose current
+ * executor it is gets an equal one at its next submit.
+ *
+ * Locking
+ * -------
+ * Identity and state change under the directory's lock and the executor's, in
+ * this order.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/executor.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "area.h"
+#include "compat.h"
+#include "cpu_count.h"
+#include "executor.h"
+#include "guc.h"
+#include "map.h"
+#include "worker.h"
+
+/* the default executor that this session used last */
+static LokyExecutorRef default_ref = {NULL, 0};
+static Oid	default_role = InvalidOid;
+static int	default_timeout = 0;
+
+/*
+ * A configuration in CurrentMemoryContext; settings must be sorted by name.
+ * *len is its size in bytes.
+ */
+LokyConfig *
+loky_config_create(int timeout, const char *settings, Size settings_len,
+				   int nsettings, Size *len)
+{
+	LokyConfig *config;
+
+	*len = offsetof(LokyConfig, settings) + settings_len;
+	config = palloc0(*len);
+	config->timeout = timeout;
+	config->nsettings = nsettings;
+	if (settings_len > 0)
+		memcpy(config->settings, settings, settings_len);
+	return config;
+}
+
+/* The size of an executor that names none. */
+int
+loky_executor_default_size(void)
+{
+	return loky_max_workers > 0 ? loky_max_workers : loky_cpu_count(false);
+}
+
+/* Has the executor this identity and configuration?  Directory lock held. */
+static bool
+matches(LokySharedExecutor *executor, uint64 fingerprint,
+		const LokyConfig *config, Size len)
+{
+	return executor->state == LOKY_EXECUTOR_OPEN &&
+		executor->database == MyDatabaseId &&
+		executor->role == GetUserId() &&
+		executor->fingerprint == fingerprint &&
+		executor->config_len == len &&
+		memcmp(loky_area_address(executor->config), config, len) == 0;
+}
+
+/* The slot of the role in the table of roles.  Directory lock held. */
+static int
+find_role_slot(Oid role)
+{
+	int			unused = -1;
+
+	for (int i = 0; i < LOKY_MAX_ROLES; i++)
+	{
+		LokySharedRole *entry = &loky->roles[i];
+
+		if (entry->role == role)
+			return i;
+		if (unused < 0 && entry->executors == 0 &&
+			pg_atomic_read_u32(&entry->held) == 0)
+			unused = i;
+	}
+	if (unused < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many roles use loky at the same time"),
+				 errhint("Forget finished futures with loky.forget(), or try again later.")));
+	loky->roles[unused].role = role;
+	return unused;
+}
+
+/* Does nothing hold the executor's slot?  Its lock is held. */
+static bool
+is_unused(LokySharedExecutor *executor)
+{
+	return executor->npending == 0 && executor->nrunning == 0 &&
+		executor->nmaps == 0 && executor->nworkers == 0;
+}
+
+/*
+ * Empty the slot of an executor that nothing uses.  Directory's and executor's
+ * lock held.
+ */
+static void
+empty_slot(LokySharedExecutor *executor)
+{
+	Assert(is_unused(executor));
+	loky->roles[executor->role_slot].executors--;
+	loky_area_free(executor->config);
+	executor->config = InvalidDsaPointer;
+	executor->state = LOKY_EXECUTOR_FREE;
+	executor->id = 0;
+}
+
+/*
+ * A slot for a new executor: a free one, or that of the executor which nothing
+ * uses, closed ones before open ones, the longest unused first.  Directory
+ * lock held.
+ */
+static LokySharedExecutor *
+find_slot(void)
+{
+	LokySharedExecutor *best = NULL;
+	bool		best_closed = false;
+
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+		bool		closed = executor->state == LOKY_EXECUTOR_CLOSED;
+
+		if (executor->state == LOKY_EXECUTOR_FREE)
+			return executor;
+		if (!is_unused(executor))
+			continue;
+		if (best == NULL || (closed && !best_closed) ||
+			(closed == best_closed && executor->last_used < best->last_used))
+		{
+			best = executor;
+			best_closed = closed;
+		}
+	}
+	if (best != NULL)
+	{
+		bool		unused;
+
+		LWLockAcquire(&best->lock, LW_EXCLUSIVE);
+		unused = is_unused(best);
+		if (unused)
+			empty_slot(best);
+		LWLockRelease(&best->lock);
+		if (unused)
+			return best;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("too many executors are in use"),
+			 errdetail("At most %d configurations can have tasks or workers at the same time.",
+					   LOKY_MAX_EXECUTORS),
+			 errhint("Use fewer configurations, or shut some down with loky.shutdown().")));
+}
+
+/* Make a new executor.  Directory lock held. */
+static LokySharedExecutor *
+create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
+				int max_workers)
+{
+	int			role_slot = find_role_slot(GetUserId());
+	LokySharedExecutor *executor = find_slot();
+	dsa_pointer copy = loky_area_alloc(len);
+
+	if (!DsaPointerIsValid(copy))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for an executor"),
+				 errhint("Raise loky.shared_memory, or forget finished futures with loky.forget().")));
+	memcpy(loky_area_address(copy), config, len);
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	executor->id = loky->next_executor_id++;
+	executor->state = LOKY_EXECUTOR_OPEN;
+	executor->database = MyDatabaseId;
+	executor->role = GetUserId();
+	executor->role_is_superuser = superuser_arg(GetUserId());
+	executor->role_slot = role_slot;
+	executor->fingerprint = fingerprint;
+	executor->config = copy;
+	executor->config_len = (uint32) len;
+	executor->max_workers = max_workers;
+	executor->timeout = config->timeout;
+	executor->created = GetCurrentTimestamp();
+	executor->last_used = executor->created;
+	executor->failed_starts = 0;
+	executor->next_start = 0;
+	executor->starved = false;
+	executor->succeeded = 0;
+	executor->failed = 0;
+	executor->cancelled = 0;
+	executor->restarts = 0;
+	LWLockRelease(&executor->lock);
+	loky->roles[role_slot].executors++;
+	return executor;
+}
+
+/*
+ * The open executor with this configuration for the present database and role;
+ * made where there is none, or where reuse is FALSE.  max_workers is the size
+ * of a new one (0: the default; negative: none is to be made).
+ */
+LokyExecutorRef
+loky_executor_get(const LokyConfig *config, Size len, int max_workers,
+				  LokyReuse reuse)
+{
+	uint64		fingerprint =
+		DatumGetUInt64(hash_any_extended((const unsigned char *) config,
+										 (int) len, 0));
+	LokyExecutorRef ref = {NULL, 0};
+
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	for (int i = 0; i < LOKY_MAX_EXECUTORS && reuse != LOKY_REUSE_FALSE; i++)
+	{
+		/* where another session has made a new one, that is the newest */
+		if (matches(&loky->executors[i], fingerprint, config, len) &&
+			(ref.executor == NULL ||
+			 ref.executor->id < loky->executors[i].id))
+			ref.executor = &loky->executors[i];
+	}
+	if (ref.executor == NULL && max_workers >= 0)
+		ref.executor = create_executor(fingerprint, config, len,
+									   max_workers > 0 ? max_workers :
+									   loky_executor_default_size());
+	if (ref.executor != NULL)
+		ref.id = ref.executor->id;
+	LWLockRelease(&loky->directory);
+	return ref;
+}
+
+/* Find the slot with this id, of any state.  Directory lock held. */
+static LokySharedExecutor *
+find_by_id(int id)
+{
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		if (loky->executors[i].id == id)
+			return &loky->executors[i];
+	}
+	return NULL;
+}
+
+/*
+ * The configuration of the executor with this id, in CurrentMemoryContext; NULL
+ * where it is not known any more, or belongs to another database or role.
+ */
+LokyConfig *
+loky_executor_copy_config(int id, Size *len, int *max_workers)
+{
+	LokySharedExecutor *executor;
+	LokyConfig *config = NULL;
+
+	LWLockAcquire(&loky->directory, LW_SHARED);
+	executor = find_by_id(id);
+	if (executor != NULL && executor->database == MyDatabaseId &&
+		executor->role == GetUserId())
+	{
+		*len = executor->config_len;
+		config = palloc(*len);
+		memcpy(config, loky_area_address(executor->config), *len);
+		*max_workers = executor->max_workers;
+	}
+	LWLockRelease(&loky->directory);
+	return config;
+}
+
+/* The default executor of the present database and role. */
+static LokyExecutorRef
+resolve_default(void)
+{
+	LokyConfig *config;
+	Size		len;
+
+	if (default_ref.executor != NULL && default_role == GetUserId() &&
+		default_timeout == loky_timeout &&
+		default_ref.executor->id == default_ref.id &&
+		default_ref.executor->state == LOKY_EXECUTOR_OPEN)
+		return default_ref;
+	config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
+	default_ref = loky_executor_get(config, len, 0, LOKY_REUSE_AUTO);
+	default_role = GetUserId();
+	default_timeout = loky_timeout;
+	pfree(config);
+	return default_ref;
+}
+
+/*
+ * The executor that is the session's current one at present, if it is there at
+ * all; id 0 where it is not.
+ */
+LokyExecutorRef
+loky_executor_present(void)
+{
+	LokyExecutorRef ref = {NULL, 0};
+	LokyConfig *config;
+	Size		len;
+
+	if (loky_executor_id == 0)
+	{
+		config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
+		return loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
+	}
+	LWLockAcquire(&loky->directory, LW_SHARED);
+	ref.executor = find_by_id(loky_executor_id);
+	if (ref.executor != NULL && ref.executor->database == MyDatabaseId &&
+		ref.executor->role == GetUserId())
+		ref.id = loky_executor_id;
+	LWLockRelease(&loky->directory);
+	return ref;
+}
+
+/* The executor with this id, or an equal one where it is not open any more. */
+static LokyExecutorRef
+resolve_id(int id, bool named)
+{
+	static LokyExecutorRef last = {NULL, 0};
+	LokySharedExecutor *executor;
+	LokyConfig *config;
+	Size		len = 0;
+	int			max_workers = 0;
+	bool		usable;
+	bool		known;
+
+	if (last.executor != NULL && last.id == id && last.executor->id == id &&
+		last.executor->state == LOKY_EXECUTOR_OPEN &&
+		last.executor->role == GetUserId())
+		return last;
+
+	LWLockAcquire(&loky->directory, LW_SHARED);
+	known = id < loky->next_executor_id;
+	executor = find_by_id(id);
+	usable = executor != NULL && executor->database == MyDatabaseId &&
+		executor->role == GetUserId();
+	if (usable && executor->state == LOKY_EXECUTOR_OPEN)
+	{
+		last.executor = executor;
+		last.id = id;
+		LWLockRelease(&loky->directory);
+		return last;
+	}
+	LWLockRelease(&loky->directory);
+
+	if (named && (!known || (executor != NULL && !usable)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("executor %d does not exist", id),
+				 errdetail("There is none with this id for the present database and role."),
+				 errhint("The view loky.executors lists the executors.")));
+	config = usable ? loky_executor_copy_config(id, &len, &max_workers) : NULL;
+	if (config == NULL)
+		return resolve_default();
+	return loky_executor_get(config, len, max_workers, LOKY_REUSE_AUTO);
+}
+
+/*
+ * The executor that the caller is to submit to: the one with this id, or, where
+ * id is 0, the current one of the session or of the task that runs here.  Raises
+ * 42704 for an id that was never given out.
+ */
+LokyExecutorRef
+loky_executor_resolve(int id)
+{
+	LokyExecutorRef ref;
+
+	if (id != 0)
+		return resolve_id(id, true);
+	if (loky_executor_own() != 0)
+		return resolve_id(loky_executor_own(), false);
+	if (loky_executor_id != 0)
+		return resolve_id(loky_executor_id, false);
+	ref = resolve_default();
+	if (loky_guc_max_workers_is_set() &&
+		ref.executor->max_workers != loky_executor_default_size())
+		loky_executor_resize(ref, loky_executor_default_size());
+	return ref;
+}
+
+/* The id of the executor whose worker this process is; 0 in a session. */
+int
+loky_executor_own(void)
+{
+	return LokyMyWorker != NULL ? LokyMyWorker->executor_id : 0;
+}
+
+/* Let the executor have so many workers; those too many leave when free. */
+void
+loky_executor_resize(LokyExecutorRef ref, int max_workers)
+{
+	LokySharedExecutor *executor = ref.executor;
+	int			surplus = 0;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id == ref.id)
+	{
+		executor->max_workers = max_workers;
+		surplus = executor->nworkers - executor->nwaiting - max_workers;
+		for (int i = 0; i < loky->nworkers && surplus > 0; i++)
+		{
+			LokySharedWorker *worker = &loky->workers[i];
+
+			if (worker->state == LOKY_WORKER_IDLE &&
+				worker->executor == executor->slot && !worker->stop)
+			{
+				loky_sched_stop_worker(worker, false);
+				surplus--;
+			}
+		}
+	}
+	LWLockRelease(&executor->lock);
+	loky_wake_launcher();
+}
+
+/* Stop all workers of the executor.  Its lock is held. */
+static void
+stop_workers(LokySharedExecutor *executor, bool kill_workers, bool idle_only)
+{
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->state != LOKY_WORKER_FREE &&
+			worker->executor == executor->slot && worker != LokyMyWorker &&
+			(!idle_only || worker->state == LOKY_WORKER_IDLE))
+			loky_sched_stop_worker(worker, kill_workers);
+	}
+}
+
+/* Cancel all tasks and maps that no worker runs.  Executor's lock held. */
+static void
+cancel_all(LokySharedExecutor *executor)
+{
+	dlist_iter	iter;
+
+	loky_sched_fail_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0);
+	dlist_foreach(iter, &executor->maps)
+	{
+		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
+
+		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_SHUT_DOWN);
+		loky_wake(map->reader);
+	}
+}
+
+/*
+ * Accept nothing more.  What is there still runs; with kill_workers it is
+ * cancelled where it is pending, and fails with LK003 where it runs.
+ */
+void
+loky_executor_close(LokyExecutorRef ref, bool kill_workers)
+{
+	LokySharedExecutor *executor = ref.executor;
+
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id == ref.id &&
+		(executor->state == LOKY_EXECUTOR_OPEN ||
+		 executor->state == LOKY_EXECUTOR_CLOSING))
+	{
+		executor->state = LOKY_EXECUTOR_CLOSING;
+		if (kill_workers)
+			cancel_all(executor);
+		stop_workers(executor, kill_workers, !kill_workers);
+	}
+	LWLockRelease(&executor->lock);
+	LWLockRelease(&loky->directory);
+	loky_wake_launcher();
+}
+
+/* Cancel what is pending in the executor, which goes on. */
+void
+loky_executor_cancel_pending(LokyExecutorRef ref)
+{
+	LokySharedExecutor *executor = ref.executor;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id == ref.id)
+		cancel_all(executor);
+	LWLockRelease(&executor->lock);
+}
+
+/* End the present workers; what is pending runs on fresh ones. */
+void
+loky_executor_kill_workers(LokyExecutorRef ref)
+{
+	LokySharedExecutor *executor = ref.executor;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id == ref.id)
+		stop_workers(executor, true, false);
+	LWLockRelease(&executor->lock);
+	loky_wake_launcher();
+}
+
+/* Has the executor neither tasks nor workers, or is it gone altogether? */
+bool
+loky_executor_at_rest(LokyExecutorRef ref)
+{
+	LokySharedExecutor *executor = ref.executor;
+	bool		rest;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	rest = executor->id != ref.id || is_unused(executor);
+	LWLockRelease(&executor->lock);
+	return rest;
+}
+
+/*
+ * Turn executors that were shut down and have come to rest into closed ones.
+ * The launcher calls it when a worker has ended.
+ */
+void
+loky_executor_collect(void)
+{
+	bool		wake = false;
+
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		if (executor->state != LOKY_EXECUTOR_CLOSING &&
+			executor->state != LOKY_EXECUTOR_BROKEN)
+			continue;
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		if (is_unused(executor))
+		{
+			executor->state = LOKY_EXECUTOR_CLOSED;
+			wake = true;
+		}
+		LWLockRelease(&executor->lock);
+	}
+	LWLockRelease(&loky->directory);
+	if (wake)
+		loky_task_wake_waiters(LOKY_MANY_WAITERS);
+}

@@ -1,0 +1,234 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  The settings loky.*: definitions, variables and checks.
+ *
+ * Those of class postmaster exist only where the library is in
+ * shared_preload_libraries: defining one later would be FATAL.  The others
+ * are defined in any case, so that a session that merely loaded the library
+ * can show them.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/guc.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "miscadmin.h"
+#include "postmaster/postmaster.h"
+#include "utils/guc.h"
+
+#include "compat.h"
+#include "guc.h"
+
+int			loky_max_tasks = 65536;
+int			loky_max_total_workers = 8;
+int			loky_shared_memory = 256;
+
+bool		loky_enabled = true;
+int			loky_result_ttl = 3600;
+
+int			loky_max_depth = 10;
+
+int			loky_executor_id = 0;
+int			loky_max_workers = -1;
+int			loky_timeout = 10000;
+
+/* the text of loky.executor; its number is loky_executor_id */
+static char *executor_setting = NULL;
+
+/*
+ * Is value an executor's id (a positive integer) or empty?  On success *extra
+ * holds the number.
+ */
+static bool
+check_executor(char **newval, void **extra, GucSource source)
+{
+	int			id = 0;
+	int		   *parsed;
+
+	if (*newval != NULL && (*newval)[0] != '\0')
+	{
+		char	   *end;
+		long		number;
+
+		errno = 0;
+		number = strtol(*newval, &end, 10);
+		if (errno != 0 || *end != '\0' || end == *newval ||
+			number < 1 || number > INT_MAX)
+		{
+			GUC_check_errdetail("The value must be the id of an executor, or empty for the default one.");
+			GUC_check_errhint("loky.get_reusable_executor() sets it.");
+			return false;
+		}
+		id = (int) number;
+	}
+
+	parsed = (int *) LokyGucMalloc(sizeof(int));
+	if (parsed == NULL)
+		return false;
+	*parsed = id;
+	*extra = parsed;
+	return true;
+}
+
+static void
+assign_executor(const char *newval, void *extra)
+{
+	loky_executor_id = extra != NULL ? *(int *) extra : 0;
+}
+
+/* -1 stands for the number of processors; no workers at all is no executor */
+static bool
+check_max_workers(int *newval, void **extra, GucSource source)
+{
+	if (*newval == 0)
+	{
+		GUC_check_errdetail("An executor needs at least one worker.");
+		GUC_check_errhint("Use -1 for the number of processors.");
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Has this session chosen a value for loky.max_workers, rather than taken the
+ * one of its role, database or server?
+ */
+bool
+loky_guc_max_workers_is_set(void)
+{
+	static struct config_generic *setting = NULL;
+
+	if (setting == NULL)
+	{
+		int			n;
+		struct config_generic **all = loky_compat_guc_variables(&n);
+
+		for (int i = 0; i < n; i++)
+		{
+			if (strcmp(all[i]->name, "loky.max_workers") == 0)
+				setting = all[i];
+		}
+		if (setting == NULL)
+			return false;
+	}
+	return setting->source >= PGC_S_INTERACTIVE;
+}
+
+static void
+define_server_settings(void)
+{
+	DefineCustomIntVariable("loky.max_tasks",
+							"Sets how many futures are kept at a time, done or not.",
+							NULL,
+							&loky_max_tasks,
+							65536,
+							16,
+							1 << 24,
+							PGC_POSTMASTER,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.max_total_workers",
+							"Sets the number of workers of all executors together.",
+							NULL,
+							&loky_max_total_workers,
+							8,
+							1,
+							MAX_BACKENDS,
+							PGC_POSTMASTER,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.shared_memory",
+							"Sets the shared memory for arguments and results.",
+							"Results past it go to temporary files.",
+							&loky_shared_memory,
+							256,
+							8,
+							1024 * 1024,
+							PGC_POSTMASTER,
+							GUC_UNIT_MB,
+							NULL, NULL, NULL);
+}
+
+/*
+ * Define all settings, in alphabetical order within their class.  Called once
+ * when the library is loaded.
+ */
+void
+loky_guc_define(void)
+{
+	if (process_shared_preload_libraries_in_progress)
+		define_server_settings();
+
+	DefineCustomBoolVariable("loky.enabled",
+							 "Accepts and starts tasks.",
+							 "While off nothing new is accepted or started; what is pending stays.",
+							 &loky_enabled,
+							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("loky.executor",
+							   "Shows the id of this session's current executor.",
+							   "Empty for the default one of the database and role.",
+							   &executor_setting,
+							   "",
+							   PGC_USERSET,
+							   0,
+							   check_executor, assign_executor, NULL);
+
+	DefineCustomIntVariable("loky.max_depth",
+							"Sets how deep tasks may submit tasks.",
+							"0 means no limit.",
+							&loky_max_depth,
+							10,
+							0,
+							INT_MAX,
+							PGC_SUSET,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.max_workers",
+							"Sets the number of workers of an executor that names none.",
+							"-1 stands for the number of processors.",
+							&loky_max_workers,
+							-1,
+							-1,
+							MAX_BACKENDS,
+							PGC_USERSET,
+							0,
+							check_max_workers, NULL, NULL);
+
+	DefineCustomIntVariable("loky.result_ttl",
+							"Sets how long a finished future is kept.",
+							NULL,
+							&loky_result_ttl,
+							3600,
+							0,
+							INT_MAX / 1000,
+							PGC_SIGHUP,
+							GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.timeout",
+							"Sets the idle time after which a worker leaves.",
+							"0 means at once, -1 never.",
+							&loky_timeout,
+							10000,
+							-1,
+							INT_MAX,
+							PGC_USERSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+
+	MarkGUCPrefixReserved("loky");
+}

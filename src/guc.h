@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings loky.*.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/guc.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_GUC_H
+#define LOKY_GUC_H
+
+/* server start; constant afterwards */
+extern int	loky_max_tasks;
+extern int	loky_max_total_workers;
+extern int	loky_shared_memory;		/* megabytes */
+
+/* reload */
+extern bool loky_enabled;
+extern int	loky_result_ttl;	/* seconds */
+
+/* superuser */
+extern int	loky_max_depth;
+
+/* user */
+extern int	loky_executor_id;		/* parsed from loky.executor; 0: default */
+extern int	loky_max_workers;
+extern int	loky_timeout;		/* milliseconds, -1: never */
+
+extern void loky_guc_define(void);
+extern bool loky_guc_max_workers_is_set(void);
+
+#endif							/* LOKY_GUC_H */

@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * items.c
+ *	  The array that is mapped over, item by item.
+ *
+ * An array of several dimensions is taken element by element.  Elements that
+ * are anonymous rows are spread over several parameters; they must all have
+ * the same columns, since the task is resolved once for all of them.
+ *
+ * In shared memory the items of a map lie as they do in the array, so that
+ * laying them out is one copy, and a worker finds an item by its offset.
+ * Anonymous rows are encoded, as their columns are known to one process only.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/items.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/tupmacs.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/typcache.h"
+
+#include "area.h"
+#include "codec.h"
+#include "items.h"
+
+/* An offset that stands for a null item. */
+#define NULL_OFFSET		PG_UINT32_MAX
+
+/* Advance to the next element; false where it is null. */
+static bool
+next_element(LokyItems *items, Datum *element)
+{
+	int			i = items->position++;
+
+	if (items->bitmap != NULL &&
+		(items->bitmap[i / 8] & (1 << (i % 8))) == 0)
+		return false;
+	*element = fetch_att(items->data, items->byval, items->len);
+	items->data = att_addlength_pointer(items->data, items->len, items->data);
+	items->data = (char *) att_align_nominal(items->data, items->align);
+	return true;
+}
+
+static void
+rewind_items(LokyItems *items)
+{
+	items->position = 0;
+	items->data = ARR_DATA_PTR(items->array);
+	items->bitmap = ARR_NULLBITMAP(items->array);
+}
+
+/* The columns of the anonymous row, which must be those of the rows before. */
+static void
+spread_row(LokyItems *items, Datum row)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	HeapTupleData tuple;
+	Oid			type = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+
+	if (items->desc == NULL || typmod != items->typmod ||
+		type != items->desc->tdtypeid)
+	{
+		TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, typmod);
+		bool		same = items->types == NULL ||
+			desc->natts == items->nparams;
+
+		desc->tdtypeid = type;
+		for (int i = 0; same && items->types != NULL && i < desc->natts; i++)
+			same = TupleDescAttr(desc, i)->atttypid == items->types[i];
+		if (!same)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("item %d has other columns than the items before it",
+							items->position),
+					 errhint("Give all rows the same number and types of columns, with casts if need be.")));
+		if (items->types == NULL)
+		{
+			items->nparams = desc->natts;
+			items->types = palloc(Max(desc->natts, 1) * sizeof(Oid));
+			items->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+			items->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+			for (int i = 0; i < desc->natts; i++)
+				items->types[i] = TupleDescAttr(desc, i)->atttypid;
+		}
+		items->desc = desc;
+		items->typmod = typmod;
+	}
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, items->desc, items->values, items->nulls);
+}
+
+/* Find the shape of anonymous rows: that of the first one. */
+static void
+find_shape(LokyItems *items)
+{
+	Datum		element;
+
+	rewind_items(items);
+	while (items->position < items->n)
+	{
+		if (next_element(items, &element))
+		{
+			spread_row(items, element);
+			break;
+		}
+	}
+	if (items->types == NULL)
+	{
+		/* nothing but nulls: one parameter, as there is nothing to tell */
+		items->nparams = 1;
+		items->types = palloc(sizeof(Oid));
+		items->values = palloc(sizeof(Datum));
+		items->nulls = palloc(sizeof(bool));
+		items->types[0] = UNKNOWNOID;
+	}
+}
+
+/*
+ * Get ready to go through the array in argument argno; a null one is empty.
+ * types and nparams tell of the parameters that each item gives.
+ */
+void
+loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
+{
+	Oid			array_type = get_fn_expr_argtype(fcinfo->flinfo, argno);
+
+	memset(items, 0, sizeof(*items));
+	items->type = get_element_type(getBaseType(array_type));
+	if (!PG_ARGISNULL(argno))
+	{
+		items->array = PG_GETARG_ARRAYTYPE_P(argno);
+		items->type = ARR_ELEMTYPE(items->array);
+		items->n = ArrayGetNItems(ARR_NDIM(items->array),
+								  ARR_DIMS(items->array));
+	}
+	get_typlenbyvalalign(items->type, &items->len, &items->byval,
+						 &items->align);
+	items->spread = items->type == RECORDOID;
+	if (items->spread && items->n > 0)
+		find_shape(items);
+	else
+	{
+		items->nparams = 1;
+		items->types = palloc(sizeof(Oid));
+		items->values = palloc(sizeof(Datum));
+		items->nulls = palloc(sizeof(bool));
+		items->types[0] = items->spread ? UNKNOWNOID : items->type;
+	}
+	if (items->array != NULL)
+		rewind_items(items);
+}
+
+/* Make values and nulls those of the next item. */
+void
+loky_items_next(LokyItems *items)
+{
+	Datum		element = (Datum) 0;
+	bool		is_null = !next_element(items, &element);
+
+	if (is_null)
+	{
+		memset(items->nulls, true, items->nparams * sizeof(bool));
+		memset(items->values, 0, items->nparams * sizeof(Datum));
+	}
+	else if (items->spread)
+		spread_row(items, element);
+	else
+	{
+		items->values[0] = element;
+		items->nulls[0] = false;
+	}
+}
+
+static dsa_pointer
+alloc_or_raise(Size size)
+{
+	dsa_pointer dp = loky_area_alloc(Max(size, 1));
+
+	if (!DsaPointerIsValid(dp))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for the items of a map"),
+				 errhint("Raise loky.shared_memory, or map over fewer items at a time.")));
+	return dp;
+}
+
+/* Encode anonymous rows, each with its length before it. */
+static void
+store_rows(LokyItems *items, LokySharedMap *map)
+{
+	uint32	   *offsets = loky_area_address(map->offsets);
+	StringInfoData buf;
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "loky items",
+												  ALLOCSET_DEFAULT_SIZES);
+
+	initStringInfo(&buf);
+	for (int i = 0; i < items->n; i++)
+	{
+		MemoryContext oldcontext;
+		Datum		element;
+		uint64		len;
+
+		if (!next_element(items, &element))
+		{
+			offsets[i] = NULL_OFFSET;
+			continue;
+		}
+		CHECK_FOR_INTERRUPTS();
+		spread_row(items, element);
+		oldcontext = MemoryContextSwitchTo(scratch);
+		enlargeStringInfo(&buf, (int) (MAXALIGN(buf.len) - buf.len +
+									   sizeof(len)));
+		memset(buf.data + buf.len, 0, MAXALIGN(buf.len) - buf.len);
+		buf.len = MAXALIGN(buf.len);
+		offsets[i] = (uint32) buf.len;
+		buf.len += sizeof(len);
+		loky_codec_encode_values(&buf, items->nparams, items->types,
+								 items->values, items->nulls);
+		len = buf.len - offsets[i] - sizeof(len);
+		memcpy(buf.data + offsets[i], &len, sizeof(len));
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(scratch);
+	}
+	loky_blob_write(&map->items, buf.data, buf.len);
+	pfree(buf.data);
+	MemoryContextDelete(scratch);
+}
+
+/* Note where each element lies in the array's data. */
+static void
+note_offsets(LokyItems *items, uint32 *offsets)
+{
+	char	   *start = items->data;
+
+	for (int i = 0; i < items->n; i++)
+	{
+		char	   *place = items->data;
+		Datum		element;
+
+		offsets[i] = next_element(items, &element) ?
+			(uint32) (place - start) : NULL_OFFSET;
+	}
+}
+
+/*
+ * Copy the items into the map, which is freed by the caller where this raises
+ * an error.
+ */
+void
+loky_items_store(LokyItems *items, LokySharedMap *map)
+{
+	map->nitems = items->n;
+	map->item_type = items->type;
+	map->item_len = items->len;
+	map->item_byval = items->byval;
+	map->item_align = items->align;
+	map->spread = items->spread;
+	if (items->n == 0)
+		return;
+	rewind_items(items);
+	if (items->spread)
+	{
+		map->nshape = items->nparams;
+		map->shape = alloc_or_raise(items->nparams * sizeof(Oid));
+		memcpy(loky_area_address(map->shape), items->types,
+			   items->nparams * sizeof(Oid));
+	}
+	if (items->spread || items->len < 0 || items->bitmap != NULL)
+		map->offsets = alloc_or_raise(items->n * sizeof(uint32));
+	if (items->spread)
+		store_rows(items, map);
+	else
+	{
+		char	   *data = ARR_DATA_PTR(items->array);
+
+		if (DsaPointerIsValid(map->offsets))
+			note_offsets(items, loky_area_address(map->offsets));
+		loky_blob_write(&map->items, data,
+						(char *) items->array + VARSIZE(items->array) - data);
+	}
+}

@@ -1,0 +1,55 @@
+/*-------------------------------------------------------------------------
+ *
+ * items.h
+ *	  The array that is mapped over, item by item.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/items.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_ITEMS_H
+#define LOKY_ITEMS_H
+
+#include "access/tupdesc.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+
+#include "map.h"
+
+/*
+ * An array of items: an element is one parameter, or, where it is an anonymous
+ * row, one for each of its columns.  After loky_items_next, values and nulls
+ * are those of the next item.
+ */
+typedef struct LokyItems
+{
+	ArrayType  *array;
+	int			n;
+	Oid			type;			/* of the elements */
+	int16		len;
+	bool		byval;
+	char		align;
+	bool		spread;			/* anonymous rows */
+	int			nparams;
+	Oid		   *types;			/* of the parameters */
+	Datum	   *values;
+	bool	   *nulls;
+
+	/* the iterator */
+	int			position;
+	char	   *data;
+	bits8	   *bitmap;
+	TupleDesc	desc;			/* of anonymous rows, the last one seen */
+	int32		typmod;
+} LokyItems;
+
+extern void loky_items_open(LokyItems *items, FunctionCallInfo fcinfo,
+							int argno);
+extern void loky_items_next(LokyItems *items);
+extern void loky_items_store(LokyItems *items, LokySharedMap *map);
+
+#endif							/* LOKY_ITEMS_H */

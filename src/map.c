@@ -1,0 +1,506 @@
+/*-------------------------------------------------------------------------
+ *
+ * map.c
+ *	  One object for all items of a map: what both sides need of it.
+ *
+ * A map is laid out once by its reader and then offered to workers as one
+ * entry of the queue.  Workers claim ranges of items with an atomic; outcomes
+ * land in places by the item's index, or, where the order does not matter, in
+ * the order of completion.  The reader drains the places in their order.
+ *
+ * The window
+ * ----------
+ * There are only so many places.  An item may be claimed when its place is
+ * sure to be free, that is below limit, which the reader raises as it drains.  A
+ * worker that finds nothing to claim leaves; it never waits for the reader.
+ * The map is then parked: taken out of the queue until the reader has made
+ * room.  So a cursor that rests holds no worker.
+ *
+ * Memory
+ * ------
+ * One by-value column lies in the place itself.  Everything else is a piece in
+ * a chunk that one worker fills; the chunk goes when its last piece has been
+ * read.  Many unread bytes close the window as well; the rows of an item that
+ * runs spill to a file, as those of a task do.
+ *
+ * Life
+ * ----
+ * The reader, and each worker that has taken the map from the queue, may touch
+ * it; whoever leaves last frees it.  nworkers and closed count them, under the
+ * executor's lock.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/map.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "portability/instr_time.h"
+#include "utils/timestamp.h"
+
+#include "area.h"
+#include "map.h"
+
+/* Size of the chunks that workers fill with pieces. */
+#define CHUNK_BYTES		(64 * 1024)
+
+/* The reader is woken at most this often while it could go on reading. */
+#define MIN_WAKE_US		200
+
+/* Items that nobody has claimed and that may be claimed, from next on. */
+static uint64
+claim_end(LokySharedMap *map)
+{
+	uint64		end = pg_atomic_read_u64(&map->limit);
+	uint64		stop = pg_atomic_read_u64(&map->stop);
+
+	end = Min(end, stop);
+	return Min(end, map->nitems);
+}
+
+/* Take a range that a worker gave back; false where there is none to run. */
+static bool
+claim_returned(LokySharedMap *map, LokySharedRange *range)
+{
+	bool		found = false;
+
+	if (pg_atomic_read_u32(&map->nreturned) == 0)
+		return false;
+	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+	if (map->returned > 0)
+	{
+		LokySharedRange *ranges = loky_area_address(map->returned_ranges);
+
+		*range = ranges[--map->returned];
+		pg_atomic_write_u32(&map->nreturned, map->returned);
+		found = true;
+	}
+	LWLockRelease(&map->lock);
+	return found;
+}
+
+/*
+ * Claim up to wish items.  False where there is nothing to claim at present.
+ */
+bool
+loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedRange *range)
+{
+	uint64		next;
+
+	if (pg_atomic_read_u32(&map->cancelled) != 0)
+		return false;
+	if (claim_returned(map, range))
+		return true;
+	if (pg_atomic_read_u64(&map->piece_bytes) > map->budget)
+		return false;
+	next = pg_atomic_read_u64(&map->next);
+	for (;;)
+	{
+		uint64		end = claim_end(map);
+		uint64		hi;
+
+		if (next >= end)
+			return false;
+		hi = Min(next + wish, end);
+
+		/* a chunk given by the user is not cut by the window */
+		if (map->chunksize > 0)
+		{
+			hi = Min(next + map->chunksize, map->nitems);
+			if (hi > pg_atomic_read_u64(&map->limit))
+				return false;
+		}
+		if (pg_atomic_compare_exchange_u64(&map->next, &next, hi))
+		{
+			range->lo = next;
+			range->hi = hi;
+			return true;
+		}
+	}
+}
+
+/* Could a worker claim something now? */
+bool
+loky_map_claimable(LokySharedMap *map)
+{
+	uint64		next;
+	uint64		end;
+
+	if (pg_atomic_read_u32(&map->cancelled) != 0)
+		return false;
+	if (pg_atomic_read_u32(&map->nreturned) > 0)
+		return true;
+	if (pg_atomic_read_u64(&map->piece_bytes) > map->budget)
+		return false;
+	next = pg_atomic_read_u64(&map->next);
+	end = claim_end(map);
+	if (next < end && map->chunksize > 0)
+		return Min(next + map->chunksize, map->nitems) <=
+			pg_atomic_read_u64(&map->limit);
+	return next < end;
+}
+
+/* Give back items that were claimed but not run. */
+void
+loky_map_return(LokySharedMap *map, LokySharedRange range)
+{
+	LokySharedRange *ranges;
+
+	if (range.lo >= range.hi)
+		return;
+	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+	ranges = loky_area_address(map->returned_ranges);
+
+	/*
+	 * Each worker slot gives back one range at a time, and takes a returned
+	 * one before it claims another, so there is room for one from each; a
+	 * successor in the slot may add one before that.
+	 */
+	Assert(map->returned < 2 * loky->nworkers);
+	ranges[map->returned++] = range;
+	pg_atomic_write_u32(&map->nreturned, map->returned);
+	LWLockRelease(&map->lock);
+}
+
+/* No item from here on need be run, as an earlier one has failed. */
+void
+loky_map_stop_at(LokySharedMap *map, uint64 item)
+{
+	uint64		stop = pg_atomic_read_u64(&map->stop);
+
+	while (item < stop &&
+		   !pg_atomic_compare_exchange_u64(&map->stop, &stop, item))
+		;
+}
+
+/* Put a final outcome into its place, where the reader finds it. */
+void
+loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcome)
+{
+	LokySharedPlace *places = loky_area_address(map->places);
+	volatile uint8 *states = loky_area_address(map->states);
+	uint64		position = outcome->item;
+	uint64		index;
+
+	if (!map->ordered)
+		position = pg_atomic_fetch_add_u64(&map->tickets, 1);
+	index = position % map->window;
+	Assert(states[index] == LOKY_ITEM_EMPTY);
+	places[index].value = outcome->value;
+	places[index].item = outcome->item;
+	if (DsaPointerIsValid(map->timings))
+	{
+		LokySharedTiming *timings = loky_area_address(map->timings);
+
+		timings[index] = outcome->timing;
+	}
+	pg_write_barrier();
+	states[index] = (uint8) outcome->state;
+	pg_atomic_fetch_add_u64(&map->published, 1);
+	if (outcome->state == LOKY_ITEM_ERROR)
+		pg_atomic_fetch_add_u64(&map->nfailed, 1);
+}
+
+/*
+ * Wake the reader if it waits: at once, or if it has not been woken for a
+ * while, since a wake-up costs more than a cheap item.  False where it waits
+ * and was not woken.
+ */
+bool
+loky_map_wake_reader(LokySharedMap *map, bool at_once)
+{
+	instr_time	now;
+	uint64		us;
+	uint64		last;
+
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&map->reader_waits) == 0)
+		return true;
+	INSTR_TIME_SET_CURRENT(now);
+	us = INSTR_TIME_GET_MICROSEC(now);
+	last = pg_atomic_read_u64(&map->last_wake);
+	if (!at_once && us - last < MIN_WAKE_US)
+		return false;
+	pg_atomic_write_u64(&map->last_wake, us);
+	loky_wake(map->reader);
+	return true;
+}
+
+/* What the worker in this slot has of the map; made at the first call. */
+LokySharedPart *
+loky_map_part(LokySharedMap *map, int worker)
+{
+	dsa_pointer *parts = loky_area_address(map->parts);
+	LokySharedPart *part;
+	Size		outcomes;
+	uint64		max_outcomes;
+
+	if (DsaPointerIsValid(parts[worker]))
+		return loky_area_address(parts[worker]);
+
+	max_outcomes = map->chunksize > 0 ? Min(map->chunksize, map->nitems) : 1024;
+	outcomes = max_outcomes * sizeof(LokySharedOutcome);
+	parts[worker] = loky_area_alloc(sizeof(LokySharedPart));
+	if (!DsaPointerIsValid(parts[worker]))
+		return NULL;
+	part = loky_area_address(parts[worker]);
+	memset(part, 0, offsetof(LokySharedPart, store));
+	part->max_outcomes = (uint32) max_outcomes;
+	part->chunk = InvalidDsaPointer;
+	loky_store_init(&part->store, LOKY_PART_INLINE);
+	part->outcomes = loky_area_alloc(outcomes);
+	if (!DsaPointerIsValid(part->outcomes))
+	{
+		loky_area_free(parts[worker]);
+		parts[worker] = InvalidDsaPointer;
+		return NULL;
+	}
+	return part;
+}
+
+/* One reference to the chunk less. */
+void
+loky_map_unchunk(LokySharedMap *map, dsa_pointer dp)
+{
+	LokySharedChunk *chunk = loky_area_address(dp);
+
+	if (pg_atomic_sub_fetch_u32(&chunk->refs, 1) == 0)
+	{
+		pg_atomic_fetch_sub_u64(&map->piece_bytes, chunk->size);
+		loky_area_free(dp);
+	}
+}
+
+/*
+ * Room for a piece of this size in the part's chunk, or in a new one; invalid
+ * where the area is full.
+ */
+static dsa_pointer
+alloc_piece(LokySharedMap *map, LokySharedPart *part, Size size)
+{
+	LokySharedChunk *chunk;
+	Size		head = MAXALIGN(sizeof(LokySharedChunk));
+
+	size = MAXALIGN(size);
+	if (DsaPointerIsValid(part->chunk))
+	{
+		chunk = loky_area_address(part->chunk);
+		if (chunk->used + size > chunk->size)
+		{
+			dsa_pointer full = part->chunk;
+
+			part->chunk = InvalidDsaPointer;
+			loky_map_unchunk(map, full);
+		}
+	}
+	if (!DsaPointerIsValid(part->chunk))
+	{
+		Size		bytes = Max(CHUNK_BYTES, head + size);
+
+		part->chunk = loky_area_alloc(bytes);
+		if (!DsaPointerIsValid(part->chunk))
+		{
+			bytes = head + size;
+			part->chunk = loky_area_alloc(bytes);
+		}
+		if (!DsaPointerIsValid(part->chunk))
+			return InvalidDsaPointer;
+		chunk = loky_area_address(part->chunk);
+		pg_atomic_init_u32(&chunk->refs, 1);
+		chunk->size = (uint32) bytes;
+		chunk->used = (uint32) head;
+		pg_atomic_fetch_add_u64(&map->piece_bytes, bytes);
+	}
+	chunk = loky_area_address(part->chunk);
+	pg_atomic_fetch_add_u32(&chunk->refs, 1);
+	chunk->used += size;
+	return part->chunk + chunk->used - size;
+}
+
+/*
+ * Move the complete store of an item into a piece, and leave it empty.  Returns
+ * the piece, invalid where the area is full.
+ */
+uint64
+loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
+					LokySharedStore *store)
+{
+	Size		size = offsetof(LokySharedPiece, store) +
+		offsetof(LokySharedStore, inline_data) + store->inline_used;
+	dsa_pointer dp = alloc_piece(map, part, size);
+	LokySharedPiece *piece;
+
+	if (!DsaPointerIsValid(dp))
+		return InvalidDsaPointer;
+	piece = loky_area_address(dp);
+	piece->chunk = part->chunk;
+	memcpy(&piece->store, store,
+		   offsetof(LokySharedStore, inline_data) + store->inline_used);
+	piece->store.inline_size = store->inline_used;
+
+	/* what it points to belongs to the piece now */
+	loky_store_init(store, store->inline_size);
+	return dp;
+}
+
+/*
+ * Make the encoded error the outcome of an item.  False where the area is
+ * full.
+ */
+bool
+loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
+				   const char *data, Size len, LokySharedOutcome *outcome)
+{
+	loky_store_set(&part->store, LOKY_RECORD_ERROR, data, len);
+	outcome->state = LOKY_ITEM_ERROR;
+	outcome->value = loky_map_keep_store(map, part, &part->store);
+	if (DsaPointerIsValid(outcome->value))
+		return true;
+	loky_store_free(&part->store);
+	return false;
+}
+
+/* Free what a value that has been read, or never will be, refers to. */
+void
+loky_map_free_value(LokySharedMap *map, LokyItemState state, uint64 value)
+{
+	LokySharedPiece *piece;
+	dsa_pointer chunk;
+
+	if ((state != LOKY_ITEM_ROWS && state != LOKY_ITEM_ERROR) ||
+		!DsaPointerIsValid(value))
+		return;
+	piece = loky_area_address(value);
+	chunk = piece->chunk;
+	loky_store_free(&piece->store);
+	loky_map_unchunk(map, chunk);
+}
+
+/*
+ * Append a notice for the reader.  One for which there is no memory is
+ * dropped.
+ */
+void
+loky_map_add_notice(LokySharedMap *map, const char *data, Size len)
+{
+	dsa_pointer dp = loky_area_alloc(offsetof(LokySharedNotice, data) + len);
+	LokySharedNotice *notice;
+
+	if (!DsaPointerIsValid(dp))
+		return;
+	notice = loky_area_address(dp);
+	notice->next = InvalidDsaPointer;
+	notice->len = len;
+	memcpy(notice->data, data, len);
+	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+	if (DsaPointerIsValid(map->last_notice))
+		((LokySharedNotice *) loky_area_address(map->last_notice))->next = dp;
+	else
+		map->first_notice = dp;
+	map->last_notice = dp;
+	pg_atomic_fetch_add_u32(&map->nnotices, 1);
+	LWLockRelease(&map->lock);
+	(void) loky_map_wake_reader(map, true);
+}
+
+static void
+free_if_valid(dsa_pointer dp)
+{
+	if (DsaPointerIsValid(dp))
+		loky_area_free(dp);
+}
+
+/* Free what one worker slot has of the map. */
+static void
+free_part(LokySharedMap *map, LokySharedPart *part)
+{
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+
+	for (uint32 i = 0; i < part->noutcomes; i++)
+		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
+	loky_store_free(&part->store);
+	if (DsaPointerIsValid(part->chunk))
+		loky_map_unchunk(map, part->chunk);
+	loky_area_free(part->outcomes);
+}
+
+/* Free the outcomes that nobody has read. */
+static void
+free_places(LokySharedMap *map)
+{
+	LokySharedPlace *places = loky_area_address(map->places);
+	uint8	   *states = loky_area_address(map->states);
+
+	for (uint64 i = 0; i < map->window; i++)
+		loky_map_free_value(map, (LokyItemState) states[i], places[i].value);
+}
+
+/*
+ * Free the map and all that belongs to it.  Nobody else may touch it any more.
+ * Also good for one that was laid out only in part.
+ */
+void
+loky_map_free(LokySharedMap *map)
+{
+	dsa_pointer dp;
+
+	if (DsaPointerIsValid(map->states) && DsaPointerIsValid(map->places))
+		free_places(map);
+	if (DsaPointerIsValid(map->parts))
+	{
+		dsa_pointer *parts = loky_area_address(map->parts);
+
+		for (int i = 0; i < loky->nworkers; i++)
+		{
+			if (DsaPointerIsValid(parts[i]))
+			{
+				free_part(map, loky_area_address(parts[i]));
+				loky_area_free(parts[i]);
+			}
+		}
+	}
+	dp = map->first_notice;
+	while (DsaPointerIsValid(dp))
+	{
+		dsa_pointer next =
+			((LokySharedNotice *) loky_area_address(dp))->next;
+
+		loky_area_free(dp);
+		dp = next;
+	}
+	loky_request_free(&map->request);
+	loky_blob_free(&map->items);
+	free_if_valid(map->shape);
+	free_if_valid(map->offsets);
+	free_if_valid(map->desc);
+	free_if_valid(map->returned_ranges);
+	free_if_valid(map->parts);
+	free_if_valid(map->places);
+	free_if_valid(map->states);
+	free_if_valid(map->timings);
+	loky_area_free(map->self);
+}
+
+/*
+ * A worker lets go of the map; the last one to do so after the reader has left
+ * frees it.  The executor's lock is held.
+ */
+void
+loky_map_detach(LokySharedMap *map)
+{
+	Assert(LWLockHeldByMeInMode(&loky->executors[map->executor].lock,
+								LW_EXCLUSIVE));
+	Assert(map->nworkers > 0);
+	map->nworkers--;
+	if (!map->closed)
+	{
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&map->reader_waits) != 0)
+			loky_wake(map->reader);
+	}
+	else if (map->nworkers == 0)
+		loky_map_free(map);
+}

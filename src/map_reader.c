@@ -1,0 +1,602 @@
+/*-------------------------------------------------------------------------
+ *
+ * map_reader.c
+ *	  The caller's side of a map: laying it out, and draining it.
+ *
+ * The reader goes through the places of the window in their order and never
+ * spins: a map's workers should have the cores.  It frees each place as it goes
+ * on and makes room for more items from time to time, at the latest before it
+ * sleeps.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/map_reader.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "area.h"
+#include "client.h"
+#include "compat.h"
+#include "errdata.h"
+#include "guc.h"
+#include "map_reader.h"
+#include "settings.h"
+#include "worker.h"
+
+/* Places of a map with many items. */
+#define WINDOW			65536
+
+/* Unread results of one map may take this part of the area. */
+#define AREA_SHARE		8
+
+struct LokyMapReader
+{
+	MemoryContext context;
+	LokySharedMap *map;			/* NULL: nothing to read, or closed */
+	LokyMapMode mode;
+	bool		ordered;
+	bool		timed;
+	TimestampTz deadline;
+	uint64		nitems;
+	uint64		position;		/* of the next outcome */
+	uint64		limit;			/* as told to the workers */
+	LokyPatience patience;
+
+	/* the outcome that was returned last is freed with the next call */
+	LokyItemState last_state;
+	uint64		last_value;
+	char	   *last_error;
+
+	/* of an unordered map: the first failed item so far, and its error */
+	bool		failed;
+	uint64		failed_item;
+	char	   *error;
+	Size		error_len;
+
+	/* of a try_map past its deadline */
+	bool		timed_out;
+	bits8	   *seen;			/* unordered: items that were returned */
+};
+
+static dsa_pointer
+alloc_zeroed(Size size)
+{
+	dsa_pointer dp = loky_area_alloc(size);
+
+	if (!DsaPointerIsValid(dp))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for a map"),
+				 errhint("Raise loky.shared_memory, or map over fewer items at a time.")));
+	memset(loky_area_address(dp), 0, size);
+	return dp;
+}
+
+/* An empty map, held by this process. */
+static LokySharedMap *
+create_map(void)
+{
+	dsa_pointer dp = alloc_zeroed(sizeof(LokySharedMap));
+	LokySharedMap *map = loky_area_address(dp);
+
+	map->self = dp;
+	map->items.memory = InvalidDsaPointer;
+	loky_blob_init(&map->items);
+	loky_request_init(&map->request);
+	loky_client_own_map(map);
+	LWLockInitialize(&map->lock, loky->map_tranche);
+	pg_atomic_init_u64(&map->limit, 0);
+	pg_atomic_init_u32(&map->cancelled, LOKY_MAP_GOES_ON);
+	pg_atomic_init_u32(&map->reader_waits, 0);
+	pg_atomic_init_u64(&map->awaited, 0);
+	pg_atomic_init_u64(&map->next, 0);
+	pg_atomic_init_u64(&map->stop, PG_UINT64_MAX);
+	pg_atomic_init_u64(&map->tickets, 0);
+	pg_atomic_init_u64(&map->published, 0);
+	pg_atomic_init_u64(&map->nfailed, 0);
+	pg_atomic_init_u64(&map->last_wake, 0);
+	pg_atomic_init_u32(&map->parked, 0);
+	pg_atomic_init_u32(&map->nreturned, 0);
+	pg_atomic_init_u32(&map->nnotices, 0);
+	pg_atomic_init_u64(&map->piece_bytes, 0);
+	return map;
+}
+
+/* What the items are to be run with. */
+static void
+write_request(LokySharedMap *map, const LokyMapCall *call)
+{
+	LokyItems  *items = call->items;
+	int			nparams = items->nparams + call->nargs;
+	Oid		   *types = palloc(Max(nparams, 1) * sizeof(Oid));
+	const LokyCallable *callable;
+	LokyRequest request;
+
+	memcpy(types, items->types, items->nparams * sizeof(Oid));
+	if (call->nargs > 0)
+		memcpy(types + items->nparams, call->arg_types,
+			   call->nargs * sizeof(Oid));
+	callable = loky_resolve(call->task, nparams, types);
+	request.sql = callable->sql;
+	request.hash = callable->hash;
+	request.task = call->task;
+	request.label = call->label;
+	request.nargs = call->nargs;
+	request.types = call->arg_types;
+	request.values = call->arg_values;
+	request.nulls = call->arg_nulls;
+	request.depth = loky_client_next_depth();
+	request.read_only = XactReadOnly;
+	request.env = loky_settings_capture();
+	loky_request_write(&map->request, &request);
+}
+
+static void
+allocate_places(LokySharedMap *map, const LokyMapCall *call)
+{
+	map->window = Max(WINDOW, 2 * call->chunksize);
+	map->window = Min(map->window, map->nitems);
+	map->budget = loky_area_size() / AREA_SHARE;
+	map->places = alloc_zeroed(map->window * sizeof(LokySharedPlace));
+	map->states = alloc_zeroed(map->window);
+	if (call->mode == LOKY_MAP_TRY)
+		map->timings = alloc_zeroed(map->window * sizeof(LokySharedTiming));
+	map->returned_ranges =
+		alloc_zeroed(2 * loky->nworkers * sizeof(LokySharedRange));
+	map->parts = alloc_zeroed(loky->nworkers * sizeof(dsa_pointer));
+	pg_atomic_write_u64(&map->limit, map->window);
+}
+
+static LokySharedMap *
+lay_out_map(const LokyMapCall *call)
+{
+	LokySharedMap *map = create_map();
+
+	map->role = GetUserId();
+	map->database = MyDatabaseId;
+	map->submitter = MyProcPid;
+	map->reader = LokyMyProcNumber();
+	map->session = loky_session_id();
+	map->started = GetCurrentTimestamp();
+	map->mode = call->mode;
+	map->ordered = call->ordered;
+	map->chunksize = Min(call->chunksize, (uint64) call->items->n);
+	write_request(map, call);
+	loky_items_store(call->items, map);
+	allocate_places(map, call);
+	return map;
+}
+
+/*
+ * Lay out the map and offer it to workers.  The reader lies in
+ * CurrentMemoryContext.  Raises what resolving the task raises, LK005, and
+ * 53200 where shared memory does not suffice.
+ */
+LokyMapReader *
+loky_map_reader_open(const LokyMapCall *call)
+{
+	LokyMapReader *reader = palloc0(sizeof(LokyMapReader));
+	LokyExecutorRef ref;
+	LokySharedMap *map;
+
+	if (!loky_enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("loky accepts no tasks at present"),
+				 errhint("The setting loky.enabled is off.")));
+	reader->context = CurrentMemoryContext;
+	reader->mode = call->mode;
+	reader->ordered = call->ordered;
+	reader->timed = call->mode == LOKY_MAP_TRY;
+	reader->deadline = call->deadline;
+	reader->nitems = call->items->n;
+	reader->last_state = LOKY_ITEM_EMPTY;
+	ref = loky_executor_resolve(call->executor);
+	if (reader->nitems == 0)
+	{
+		/* a task that cannot be called is an error all the same */
+		if (call->items->type != RECORDOID)
+		{
+			map = create_map();
+			write_request(map, call);
+			loky_client_close_map(map);
+		}
+		return reader;
+	}
+	map = lay_out_map(call);
+	reader->limit = map->window;
+	while (!loky_sched_submit_map(ref.executor, ref.id, map))
+		ref = loky_executor_resolve(ref.id);
+	loky_client_offered_map(map);
+	reader->map = map;
+	if (!call->ordered && call->mode == LOKY_MAP_TRY)
+		reader->seen = MemoryContextAllocExtended(CurrentMemoryContext,
+												  reader->nitems / 8 + 1,
+												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	return reader;
+}
+
+/* The map is not needed any more; what still runs of it is cancelled. */
+void
+loky_map_reader_close(LokyMapReader *reader)
+{
+	LokySharedMap *map = reader->map;
+
+	if (map == NULL)
+		return;
+	reader->map = NULL;
+	loky_map_free_value(map, reader->last_state, reader->last_value);
+	loky_client_close_map(map);
+}
+
+/* The descriptor of rows that do not bring their own. */
+const char *
+loky_map_reader_desc(LokyMapReader *reader, Size *len)
+{
+	LokySharedMap *map = reader->map;
+
+	*len = map->desc_len;
+	return loky_area_address(map->desc);
+}
+
+/* Raise the notices that have come in since the last time. */
+static void
+raise_notices(LokySharedMap *map)
+{
+	while (pg_atomic_read_u32(&map->nnotices) > 0)
+	{
+		dsa_pointer dp;
+		LokySharedNotice *notice;
+		char	   *copy;
+		Size		len;
+
+		LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+		dp = map->first_notice;
+		notice = loky_area_address(dp);
+		map->first_notice = notice->next;
+		if (!DsaPointerIsValid(map->first_notice))
+			map->last_notice = InvalidDsaPointer;
+		pg_atomic_fetch_sub_u32(&map->nnotices, 1);
+		LWLockRelease(&map->lock);
+
+		len = notice->len;
+		copy = palloc(len);
+		memcpy(copy, notice->data, len);
+		loky_area_free(dp);
+		loky_notice_raise(copy, len);
+		pfree(copy);
+	}
+}
+
+/* Tell workers how far they may go, and bring them back if they have left. */
+static void
+make_room(LokyMapReader *reader)
+{
+	LokySharedMap *map = reader->map;
+
+	if (reader->limit != reader->position + map->window)
+	{
+		reader->limit = reader->position + map->window;
+		pg_atomic_write_u64(&map->limit, reader->limit);
+	}
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&map->parked) != 0 && loky_map_claimable(map))
+		loky_sched_offer_map(map);
+}
+
+/* Free what the last outcome pointed to; its place may be used again. */
+static void
+release_last(LokyMapReader *reader)
+{
+	if (reader->last_state == LOKY_ITEM_EMPTY)
+		return;
+	loky_map_free_value(reader->map, reader->last_state, reader->last_value);
+	reader->last_state = LOKY_ITEM_EMPTY;
+	if (reader->last_error != NULL)
+		pfree(reader->last_error);
+	reader->last_error = NULL;
+	if (reader->limit - reader->position < reader->map->window * 3 / 4)
+		make_room(reader);
+}
+
+/* Raise an error where the map has ended for a reason of others. */
+static void
+check_cancelled(LokySharedMap *map)
+{
+	switch ((LokyMapEnd) pg_atomic_read_u32(&map->cancelled))
+	{
+		case LOKY_MAP_GOES_ON:
+		case LOKY_MAP_NOT_WANTED:
+			break;
+		case LOKY_MAP_NO_WORKER:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOKY_BROKEN_EXECUTOR),
+					 errmsg("no worker can be started"),
+					 errhint("See the server log, and try again once the cause is mended.")));
+			break;
+		case LOKY_MAP_SHUT_DOWN:
+			ereport(ERROR,
+					(errcode(ERRCODE_LOKY_SHUTDOWN_EXECUTOR),
+					 errmsg("the executor was shut down while it ran the map"),
+					 errhint("Run the map again.")));
+			break;
+		case LOKY_MAP_NO_MEMORY:
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of shared memory for a worker of the map"),
+					 errhint("Raise loky.shared_memory.")));
+			break;
+	}
+}
+
+/* Is the outcome at the present position there? */
+static bool
+is_ready(LokyMapReader *reader)
+{
+	volatile uint8 *states = loky_area_address(reader->map->states);
+
+	if (states[reader->position % reader->map->window] == LOKY_ITEM_EMPTY)
+		return false;
+	pg_read_barrier();
+	return true;
+}
+
+/*
+ * Has an unordered map that is to stop at a failed item nothing under way any
+ * more?
+ */
+static bool
+has_stopped(LokyMapReader *reader)
+{
+	LokySharedMap *map = reader->map;
+	LokySharedExecutor *executor = &loky->executors[map->executor];
+	bool		stopped;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	stopped = map->nworkers == 0 && !loky_map_claimable(map);
+	LWLockRelease(&executor->lock);
+	return stopped && !is_ready(reader);
+}
+
+/*
+ * Wait for the outcome at the present position.  False where the deadline
+ * passed before, or a stopped map has no further one.
+ */
+static bool
+await_outcome(LokyMapReader *reader)
+{
+	LokySharedMap *map = reader->map;
+	LokySharedExecutor *executor = &loky->executors[map->executor];
+	bool		in_time = true;
+
+	make_room(reader);
+	loky_client_begin_wait();
+	for (;;)
+	{
+		ResetLatch(MyLatch);
+		pg_atomic_write_u64(&map->awaited, reader->position);
+		pg_atomic_write_u32(&map->reader_waits, 1);
+		pg_memory_barrier();
+		raise_notices(map);
+		if (is_ready(reader))
+			break;
+		check_cancelled(map);
+		if (reader->failed && has_stopped(reader))
+			break;
+		CHECK_FOR_INTERRUPTS();
+		in_time = loky_client_sleep(reader->deadline, executor,
+									&reader->patience);
+		if (!in_time)
+			break;
+	}
+	pg_atomic_write_u32(&map->reader_waits, 0);
+	loky_client_end_wait();
+	return is_ready(reader);
+}
+
+/* Raise the error of a map that was not done in time. */
+static void
+raise_timeout(LokyMapReader *reader)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOKY_TIMEOUT),
+			 errmsg("map was not done in time"),
+			 errdetail("Item " UINT64_FORMAT " of " UINT64_FORMAT " was not done.",
+					   reader->position + 1, reader->nitems),
+			 errhint("Raise the timeout, or use loky.try_map() to get what was done.")));
+}
+
+/* Take the outcome at the present position. */
+static void
+take_outcome(LokyMapReader *reader, LokyOutcome *outcome)
+{
+	LokySharedMap *map = reader->map;
+	uint64		index = reader->position % map->window;
+	LokySharedPlace *place =
+		&((LokySharedPlace *) loky_area_address(map->places))[index];
+	volatile uint8 *states = loky_area_address(map->states);
+
+	outcome->item = place->item;
+	outcome->state = (LokyItemState) states[index];
+	outcome->value = (Datum) place->value;
+	outcome->timed_out = false;
+	outcome->error = NULL;
+	outcome->store = NULL;
+	if (reader->timed)
+		outcome->timing =
+			((LokySharedTiming *) loky_area_address(map->timings))[index];
+	if ((outcome->state == LOKY_ITEM_ROWS ||
+		 outcome->state == LOKY_ITEM_ERROR) &&
+		DsaPointerIsValid(place->value))
+		outcome->store =
+			&((LokySharedPiece *) loky_area_address(place->value))->store;
+
+	reader->last_state = outcome->state;
+	reader->last_value = place->value;
+	place->value = InvalidDsaPointer;
+	states[index] = LOKY_ITEM_EMPTY;
+	reader->position++;
+	if (reader->seen != NULL)
+		reader->seen[outcome->item / 8] |= 1 << (outcome->item % 8);
+}
+
+/* Find the encoded error of an item that failed. */
+static void
+find_error(LokyMapReader *reader, LokyOutcome *outcome)
+{
+	LokyStoreReader *store;
+	LokyRecordKind kind;
+	char	   *data;
+	Size		len;
+
+	if (outcome->store == NULL)
+		return;
+	store = loky_store_open(outcome->store);
+	while (loky_store_next(store, &kind, &data, &len))
+	{
+		char	   *copy;
+
+		if (kind != LOKY_RECORD_ERROR)
+			continue;
+		copy = MemoryContextAllocHuge(reader->context, len);
+		memcpy(copy, data, len);
+		reader->last_error = copy;
+		outcome->error = copy;
+		outcome->error_len = len;
+	}
+	loky_store_close(store);
+}
+
+/* Raise the error of an item. */
+static void
+raise_item_error(uint64 item, const char *error, Size len)
+{
+	char		where[64];
+
+	if (error == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("item " UINT64_FORMAT " failed", item + 1),
+				 errdetail("There was no memory to keep its error.")));
+	memcpy(&item, error, sizeof(item));
+	snprintf(where, sizeof(where), "loky task, item " UINT64_FORMAT, item + 1);
+	loky_error_rethrow(loky_error_decode(error + sizeof(item),
+										 len - sizeof(item)), where);
+}
+
+/* Remember the error of an unordered map if no earlier item has failed. */
+static void
+note_error(LokyMapReader *reader, LokyOutcome *outcome)
+{
+	if (reader->failed && reader->failed_item < outcome->item)
+		return;
+	reader->last_error = reader->error;
+	reader->failed = true;
+	reader->failed_item = outcome->item;
+	reader->error = unconstify(char *, outcome->error);
+	reader->error_len = outcome->error_len;
+}
+
+/*
+ * The next item of a try_map whose time is over: what is done is returned, the
+ * others have not been run in time.
+ */
+static bool
+next_after_timeout(LokyMapReader *reader, LokyOutcome *outcome)
+{
+	if (reader->map != NULL && is_ready(reader))
+	{
+		take_outcome(reader, outcome);
+		return true;
+	}
+	if (reader->seen != NULL)
+	{
+		while (reader->failed_item < reader->nitems &&
+			   (reader->seen[reader->failed_item / 8] &
+				(1 << (reader->failed_item % 8))) != 0)
+			reader->failed_item++;
+		outcome->item = reader->failed_item++;
+	}
+	else
+		outcome->item = reader->position++;
+	if (outcome->item >= reader->nitems)
+		return false;
+	memset(&outcome->timing, 0, sizeof(outcome->timing));
+	outcome->state = LOKY_ITEM_ERROR;
+	outcome->error = NULL;
+	outcome->store = NULL;
+	outcome->timed_out = true;
+	return true;
+}
+
+/*
+ * Cancel what runs of a try_map past its deadline, but keep what is done: wait
+ * until the workers have left.
+ */
+static void
+stop_in_time(LokyMapReader *reader)
+{
+	reader->timed_out = true;
+	reader->failed_item = 0;
+	loky_client_stop_map(reader->map);
+}
+
+/*
+ * The next outcome; false at the end.  Raises the error of an item that failed,
+ * except for try_map, and LK004 past the deadline.
+ */
+bool
+loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
+{
+	for (;;)
+	{
+		if (reader->map == NULL)
+			return false;
+		release_last(reader);
+		raise_notices(reader->map);
+		if (reader->timed_out)
+		{
+			if (!next_after_timeout(reader, outcome))
+				return false;
+			if (outcome->state == LOKY_ITEM_ERROR && !outcome->timed_out)
+				find_error(reader, outcome);
+			return true;
+		}
+		if (reader->position >= reader->nitems)
+		{
+			if (reader->failed)
+				raise_item_error(reader->failed_item, reader->error,
+								 reader->error_len);
+			return false;
+		}
+		if (!is_ready(reader) && !await_outcome(reader))
+		{
+			if (reader->failed && has_stopped(reader))
+				raise_item_error(reader->failed_item, reader->error,
+								 reader->error_len);
+			if (reader->mode != LOKY_MAP_TRY)
+				raise_timeout(reader);
+			stop_in_time(reader);
+			continue;
+		}
+		take_outcome(reader, outcome);
+		if (outcome->state != LOKY_ITEM_ERROR)
+			return true;
+		raise_notices(reader->map);
+		find_error(reader, outcome);
+		if (reader->mode == LOKY_MAP_TRY)
+			return true;
+		if (reader->ordered)
+			raise_item_error(outcome->item, outcome->error,
+							 outcome->error_len);
+		note_error(reader, outcome);
+	}
+}

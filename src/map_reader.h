@@ -1,0 +1,59 @@
+/*-------------------------------------------------------------------------
+ *
+ * map_reader.h
+ *	  The caller's side of a map.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/map_reader.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_MAP_READER_H
+#define LOKY_MAP_READER_H
+
+#include "datatype/timestamp.h"
+
+#include "client.h"
+#include "items.h"
+#include "map.h"
+
+/* What a call of a map asks for. */
+typedef struct LokyMapCall
+{
+	const char *task;
+	const char *label;
+	LokyMapMode mode;
+	bool		ordered;
+	uint64		chunksize;		/* 0: workers decide */
+	TimestampTz deadline;
+	int			executor;		/* 0: the current one */
+	LokyItems  *items;
+	int			nargs;			/* parameters after the item's own */
+	Oid		   *arg_types;
+	Datum	   *arg_values;
+	bool	   *arg_nulls;
+} LokyMapCall;
+
+/* An item's outcome, as it is read.  Good until the next one is. */
+typedef struct LokyOutcome
+{
+	uint64		item;			/* from 0 */
+	LokyItemState state;
+	Datum		value;			/* of VALUE */
+	LokySharedStore *store;		/* of ROWS */
+	const char *error;			/* of ERROR: encoded, NULL: no memory */
+	Size		error_len;
+	bool		timed_out;		/* of ERROR: it was not run in time */
+	LokySharedTiming timing;
+} LokyOutcome;
+
+typedef struct LokyMapReader LokyMapReader;
+
+extern LokyMapReader *loky_map_reader_open(const LokyMapCall *call);
+extern bool loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome);
+extern const char *loky_map_reader_desc(LokyMapReader *reader, Size *len);
+extern void loky_map_reader_close(LokyMapReader *reader);
+
+#endif							/* LOKY_MAP_READER_H */

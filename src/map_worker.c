@@ -1,0 +1,698 @@
+/*-------------------------------------------------------------------------
+ *
+ * map_worker.c
+ *	  A worker's side of a map: running ranges of items.
+ *
+ * Transactions
+ * ------------
+ * Without a chunk size each item runs in a transaction of its own, unless nobody
+ * can tell the difference: statements that only read and call nothing volatile
+ * share one, though each has its own snapshot.  With a chunk size, the items of
+ * a chunk share a transaction and fail together.
+ *
+ * An outcome is written to the worker's part of the map before its transaction
+ * commits, and published after: so whoever settles a worker that died between
+ * the two can still publish it.
+ *
+ * Ranges
+ * ------
+ * The first range has one item; the next has twice as many while a range takes
+ * too short, half as many when it takes too long.  A worker that meets a heavy
+ * item gives the rest of its range back.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/map_worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupmacs.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "area.h"
+#include "codec.h"
+#include "map.h"
+#include "run.h"
+#include "worker.h"
+
+/* A range should take between these two. */
+#define SHORT_RANGE_US	50
+#define LONG_RANGE_US	200
+
+/* After so long the rest of a range is given back. */
+#define HEAVY_RANGE_US	1000
+
+/* A reader that was not woken at once is woken after so long. */
+#define LATE_WAKE_MS	1
+
+/* What a worker needs to know of its map, while it works on it. */
+typedef struct MapJob
+{
+	LokySharedMap *map;
+	LokySharedPart *part;
+	MemoryContext context;		/* for the life of this */
+	LokyValues	common;			/* the arguments after the item's own */
+	Oid		   *shape;
+	const uint32 *offsets;		/* NULL: fixed width */
+	uint64		wish;			/* items to claim next */
+	bool		repeatable;
+} MapJob;
+
+/* An offset that stands for a null item. */
+#define NULL_OFFSET		PG_UINT32_MAX
+
+static void
+keep_notice(const char *message, Size len)
+{
+	loky_map_add_notice(LokyMyWorker->map, message, len);
+}
+
+/* The reader of the map has waited long enough. */
+static void
+wake_late(void)
+{
+	LokySharedMap *map = LokyMyWorker != NULL ? LokyMyWorker->map : NULL;
+
+	if (map != NULL)
+		loky_wake(map->reader);
+}
+
+/*
+ * Tell the reader of new outcomes.  Waking it for each cheap item would cost
+ * more than the item, so it may be put off, but not past a heavy item.
+ */
+static void
+notify_reader(LokySharedMap *map, bool at_once)
+{
+	static TimeoutId late_wake = MAX_TIMEOUTS;
+
+	if (late_wake == MAX_TIMEOUTS)
+		late_wake = RegisterTimeout(USER_TIMEOUT, wake_late);
+	if (loky_map_wake_reader(map, at_once))
+	{
+		if (get_timeout_active(late_wake))
+			disable_timeout(late_wake, false);
+	}
+	else if (!get_timeout_active(late_wake))
+		enable_timeout_after(late_wake, LATE_WAKE_MS);
+}
+
+static uint64
+elapsed_us(instr_time start)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, start);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* The bytes of an item, from its offset to that of the next one. */
+static char *
+item_bytes(MapJob *job, uint64 item)
+{
+	LokySharedMap *map = job->map;
+	uint64		offset = job->offsets ? job->offsets[item] :
+		item * att_align_nominal((uint64) map->item_len, map->item_align);
+	uint64		end = map->items.len;
+
+	if (!map->items.has_file)
+		return (char *) loky_area_address(map->items.memory) + offset;
+
+	for (uint64 i = item + 1; i < map->nitems && job->offsets; i++)
+	{
+		if (job->offsets[i] != NULL_OFFSET)
+		{
+			end = job->offsets[i];
+			break;
+		}
+	}
+	if (job->offsets == NULL)
+		end = offset + map->item_len;
+	return loky_blob_read(&map->items, offset, end - offset);
+}
+
+/* The item itself as parameters: one, or the columns of an anonymous row. */
+static void
+get_own_values(MapJob *job, uint64 item, LokyValues *own)
+{
+	LokySharedMap *map = job->map;
+	bool		is_null = job->offsets && job->offsets[item] == NULL_OFFSET;
+
+	if (!map->spread)
+	{
+		own->n = 1;
+		own->types = palloc(sizeof(Oid));
+		own->values = palloc0(sizeof(Datum));
+		own->nulls = palloc(sizeof(bool));
+		own->types[0] = map->item_type;
+		own->nulls[0] = is_null;
+		if (!is_null)
+			own->values[0] = fetch_att(item_bytes(job, item), map->item_byval,
+									   map->item_len);
+	}
+	else if (is_null)
+	{
+		own->n = map->nshape;
+		own->types = job->shape;
+		own->values = palloc0(own->n * sizeof(Datum));
+		own->nulls = palloc(own->n * sizeof(bool));
+		memset(own->nulls, true, own->n * sizeof(bool));
+	}
+	else
+	{
+		char	   *bytes = item_bytes(job, item);
+
+		loky_codec_decode_values(bytes + sizeof(uint64),
+								 *(const uint64 *) bytes, own);
+	}
+}
+
+/* All parameters of the item. */
+static void
+get_values(MapJob *job, uint64 item, LokyValues *args)
+{
+	LokyValues	own;
+	int			n;
+
+	get_own_values(job, item, &own);
+	if (job->common.n == 0)
+	{
+		*args = own;
+		return;
+	}
+	n = own.n + job->common.n;
+	args->n = n;
+	args->types = palloc(n * sizeof(Oid));
+	args->values = palloc(n * sizeof(Datum));
+	args->nulls = palloc(n * sizeof(bool));
+	memcpy(args->types, own.types, own.n * sizeof(Oid));
+	memcpy(args->values, own.values, own.n * sizeof(Datum));
+	memcpy(args->nulls, own.nulls, own.n * sizeof(bool));
+	memcpy(args->types + own.n, job->common.types,
+		   job->common.n * sizeof(Oid));
+	memcpy(args->values + own.n, job->common.values,
+		   job->common.n * sizeof(Datum));
+	memcpy(args->nulls + own.n, job->common.nulls,
+		   job->common.n * sizeof(bool));
+}
+
+/* Make the descriptor of our rows that of the map, if it has none yet. */
+static void
+offer_desc(MapJob *job)
+{
+	LokySharedMap *map = job->map;
+	LokyDest   *dest = LokyMyDest;
+
+	if (dest->known_desc != NULL || dest->encoded.len == 0)
+		return;
+	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+	if (!DsaPointerIsValid(map->desc))
+	{
+		dsa_pointer dp = loky_area_alloc(dest->encoded.len);
+
+		if (DsaPointerIsValid(dp))
+		{
+			memcpy(loky_area_address(dp), dest->encoded.data,
+				   dest->encoded.len);
+			map->desc_len = dest->encoded.len;
+			map->desc = dp;
+		}
+	}
+	LWLockRelease(&map->lock);
+	if (DsaPointerIsValid(map->desc))
+	{
+		dest->known_desc = loky_area_address(map->desc);
+		dest->known_desc_len = map->desc_len;
+	}
+}
+
+/* Is the descriptor of our rows the one that the reader knows? */
+static bool
+desc_is_known(void)
+{
+	LokyDest   *dest = LokyMyDest;
+
+	return dest->known_desc != NULL &&
+		dest->known_desc_len == dest->encoded.len &&
+		memcmp(dest->known_desc, dest->encoded.data, dest->encoded.len) == 0;
+}
+
+static void
+put_command(const LokyCompletion *completion)
+{
+	union
+	{
+		LokyCommandRecord record;
+		char		bytes[offsetof(LokyCommandRecord, tag) + 64];
+	}			command;
+	Size		len = strlen(completion->tag) + 1;
+
+	command.record.processed = completion->processed;
+	memcpy(command.bytes + offsetof(LokyCommandRecord, tag),
+		   completion->tag, len);
+	loky_store_put(LokyMyWriter, LOKY_RECORD_COMMAND, &command,
+				   offsetof(LokyCommandRecord, tag) + len);
+}
+
+/* What the item has left in the receiver and the store, as its outcome. */
+static void
+take_outcome(MapJob *job, const LokyCompletion *completion,
+			 LokySharedOutcome *outcome)
+{
+	LokyDest   *dest = LokyMyDest;
+	LokySharedPart *part = job->part;
+
+	if (dest->held)
+	{
+		offer_desc(job);
+		if (desc_is_known())
+		{
+			dest->held = false;
+			outcome->state = dest->isnull ? LOKY_ITEM_NULL : LOKY_ITEM_VALUE;
+			outcome->value = dest->isnull ? 0 : dest->value;
+			loky_store_end(LokyMyWriter);
+			return;
+		}
+		loky_dest_release(dest);
+	}
+	if (!completion->has_rows)
+		put_command(completion);
+	loky_store_end(LokyMyWriter);
+	if (part->store.bytes == 0)
+	{
+		outcome->state = LOKY_ITEM_NONE;
+		outcome->value = 0;
+		return;
+	}
+	offer_desc(job);
+	outcome->state = LOKY_ITEM_ROWS;
+	outcome->value = loky_map_keep_store(job->map, part, &part->store);
+	if (!DsaPointerIsValid(outcome->value))
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for the results of a map"),
+				 errhint("Raise loky.shared_memory.")));
+}
+
+/* Run one item in the present transaction; its outcome is added to the part. */
+static void
+run_item(MapJob *job, LokyPlan **plan, uint64 item)
+{
+	LokySharedMap *map = job->map;
+	LokySharedPart *part = job->part;
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+	LokySharedOutcome *outcome = &outcomes[part->noutcomes];
+	LokyCompletion completion;
+	LokyValues	args;
+	bool		timed = DsaPointerIsValid(map->timings);
+	instr_time	start;
+
+	if (timed)
+	{
+		outcome->timing.worker = MyProcPid;
+		outcome->timing.started = GetCurrentTimestamp();
+		INSTR_TIME_SET_CURRENT(start);
+	}
+	get_values(job, item, &args);
+	if (*plan == NULL)
+	{
+		*plan = loky_plan_get(debug_query_string, map->request.hash, args.n,
+							  args.types);
+		job->repeatable = loky_plan_is_repeatable(*plan);
+		part->repeatable = job->repeatable;
+	}
+	loky_dest_reset(LokyMyDest);
+	loky_store_begin(LokyMyWriter, &part->store);
+	loky_plan_run(*plan, &args, LokyMyDest, &completion);
+	outcome->item = item;
+	take_outcome(job, &completion, outcome);
+	if (timed)
+		outcome->timing.elapsed = elapsed_us(start);
+	part->noutcomes++;
+}
+
+/* The outcomes of the part are final: hand them to the reader. */
+static void
+publish(LokySharedMap *map, LokySharedPart *part)
+{
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+	uint32		n = part->noutcomes;
+
+	for (uint32 i = 0; i < n; i++)
+		loky_map_publish(map, &outcomes[i]);
+	part->noutcomes = 0;
+	part->range.lo += n;
+	part->committed = false;
+	part->wrote = false;
+	part->running = false;
+}
+
+/*
+ * An item, or the chunk that it belongs to, has failed: give it, or each item
+ * of the chunk, the error.  A map need not go on behind it.
+ */
+static void
+publish_error(LokySharedMap *map, LokySharedPart *part, const char *error,
+			  Size len, const LokySharedTiming *timing)
+{
+	LokySharedOutcome outcome = {0};
+	uint64		n = part->whole ? part->range.hi - part->range.lo : 1;
+
+	if (map->mode != LOKY_MAP_TRY)
+		loky_map_stop_at(map, part->range.lo + 1);
+	if (timing != NULL)
+		outcome.timing = *timing;
+	for (uint64 i = 0; i < n; i++)
+	{
+		outcome.item = part->range.lo + i;
+		if (!loky_map_put_error(map, part, error, len, &outcome))
+		{
+			outcome.state = LOKY_ITEM_ERROR;
+			outcome.value = InvalidDsaPointer;
+		}
+		loky_map_publish(map, &outcome);
+	}
+	part->range.lo += n;
+	part->committed = false;
+	part->wrote = false;
+	part->running = false;
+}
+
+/* Drop the outcomes whose transaction was aborted. */
+static void
+drop_outcomes(LokySharedMap *map, LokySharedPart *part)
+{
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+
+	for (uint32 i = 0; i < part->noutcomes; i++)
+		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
+	part->noutcomes = 0;
+}
+
+/*
+ * After an error in item part->range.lo + part->noutcomes: publish what is
+ * valid of the outcomes before it, then the error.
+ */
+static void
+fail_item(MapJob *job, const ErrorData *edata, uint64 item)
+{
+	LokySharedMap *map = job->map;
+	LokySharedPart *part = job->part;
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+	LokySharedTiming timing = outcomes[part->noutcomes].timing;
+	StringInfoData error;
+
+	initStringInfo(&error);
+	appendBinaryStringInfo(&error, (const char *) &item, sizeof(item));
+	loky_error_encode(&error, edata);
+	if (DsaPointerIsValid(map->timings) && timing.started != 0)
+	{
+		timing.worker = MyProcPid;
+		timing.elapsed = GetCurrentTimestamp() - timing.started;
+	}
+	if (part->whole)
+		drop_outcomes(map, part);
+	else
+		publish(map, part);
+	publish_error(map, part, error.data, error.len, &timing);
+	pfree(error.data);
+}
+
+/*
+ * Run items of the range in one transaction: all of a chunk or of a repeatable
+ * statement, as long as it is not heavy; else one.
+ */
+static void
+run_transaction(MapJob *job, instr_time start, bool *heavy)
+{
+	LokySharedPart *part = job->part;
+	LokyPlan   *plan = NULL;
+	uint64		item = part->range.lo;
+
+	loky_worker_begin(&job->map->request);
+	part->running = true;
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		run_item(job, &plan, item++);
+		if (item >= part->range.hi)
+			break;
+		if (part->whole)
+			continue;
+		if (!job->repeatable)
+			break;
+		if (elapsed_us(start) > HEAVY_RANGE_US)
+		{
+			*heavy = true;
+			break;
+		}
+	}
+	loky_worker_precommit();
+	CHECK_FOR_INTERRUPTS();
+	loky_worker_commit();
+	HOLD_INTERRUPTS();
+	publish(job->map, part);
+	RESUME_INTERRUPTS();
+}
+
+/* Run a transaction's worth of the range, whatever becomes of it. */
+static void
+try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
+{
+	LokySharedPart *part = job->part;
+
+	loky_worker_reset_memory();
+	PG_TRY();
+	{
+		bool		is_heavy = false;
+
+		run_transaction(job, start, &is_heavy);
+		*heavy = is_heavy;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata = loky_worker_abort(LokyTaskContext);
+		uint64		item;
+
+		HOLD_INTERRUPTS();
+		loky_store_abandon(LokyMyWriter, &part->store);
+		if (part->committed)
+			publish(job->map, part);
+		else if (pg_atomic_read_u32(&job->map->cancelled) != 0)
+		{
+			/* nobody reads it any more: the error is the cancellation */
+			drop_outcomes(job->map, part);
+			part->range.lo = part->range.hi;
+			part->running = false;
+		}
+		else
+		{
+			/* an error at commit is the last item's */
+			item = part->range.lo + part->noutcomes;
+			if (item >= part->range.hi || (!part->whole && !job->repeatable))
+			{
+				item = part->whole ? part->range.hi - 1 : part->range.lo;
+				drop_outcomes(job->map, part);
+			}
+			fail_item(job, edata, item);
+		}
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
+/* Run the range that was claimed; what turns out too much is given back. */
+static void
+run_range(MapJob *job)
+{
+	LokySharedMap *map = job->map;
+	LokySharedPart *part = job->part;
+	uint64		size = part->range.hi - part->range.lo;
+	instr_time	start;
+	uint64		us = 0;
+	volatile bool heavy = false;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (part->range.lo < part->range.hi)
+	{
+		if (pg_atomic_read_u32(&map->cancelled) != 0 ||
+			part->range.lo >= pg_atomic_read_u64(&map->stop))
+		{
+			part->range.lo = part->range.hi;
+			break;
+		}
+		try_transaction(job, start, &heavy);
+		us = elapsed_us(start);
+		notify_reader(map, us > LONG_RANGE_US);
+		if ((heavy || us > HEAVY_RANGE_US) &&
+			part->range.lo < part->range.hi && !part->whole)
+		{
+			LokySharedRange rest = part->range;
+
+			part->range.hi = part->range.lo;
+			loky_map_return(map, rest);
+			if (pg_atomic_read_u32(&map->parked) != 0)
+				loky_sched_offer_map(map);
+		}
+	}
+	if (us < SHORT_RANGE_US)
+		job->wish = Min(size * 2, part->max_outcomes);
+	else if (us > LONG_RANGE_US)
+		job->wish = Max(size / 2, 1);
+}
+
+/* Get ready to work on the map.  False where there is no memory for it. */
+static bool
+begin_job(MapJob *job, LokySharedMap *map)
+{
+	Size		len;
+	const char *data;
+
+	memset(job, 0, sizeof(*job));
+	job->map = map;
+	job->part = loky_map_part(map, LokyMyWorker->index);
+	if (job->part == NULL)
+		return false;
+	job->context = AllocSetContextCreate(TopMemoryContext, "loky map",
+										 ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(job->context);
+	job->wish = 1;
+	job->part->whole = map->chunksize > 0;
+	job->part->repeatable = false;
+	if (DsaPointerIsValid(map->offsets))
+		job->offsets = loky_area_address(map->offsets);
+	if (DsaPointerIsValid(map->shape))
+		job->shape = loky_area_address(map->shape);
+	if (map->request.nargs > 0)
+	{
+		data = loky_request_args(&map->request, &len);
+		loky_codec_decode_values(data, len, &job->common);
+	}
+	debug_query_string = pstrdup(loky_request_sql(&map->request));
+	LokyMyDepth = map->request.depth;
+	LokyMyDest->max_rows = map->mode == LOKY_MAP_FLAT ? 0 : 1;
+	LokyMyDest->hold = true;
+	LokyMyDest->known_desc = NULL;
+	if (DsaPointerIsValid(map->desc))
+	{
+		LokyMyDest->known_desc = loky_area_address(map->desc);
+		LokyMyDest->known_desc_len = map->desc_len;
+	}
+	return true;
+}
+
+static void
+end_job(MapJob *job)
+{
+	LokySharedPart *part = job->part;
+
+	loky_worker_reset_memory();
+	if (DsaPointerIsValid(part->chunk))
+	{
+		dsa_pointer chunk = part->chunk;
+
+		part->chunk = InvalidDsaPointer;
+		loky_map_unchunk(job->map, chunk);
+	}
+	LokyMyDest->known_desc = NULL;
+	LokyMyDepth = 0;
+	debug_query_string = NULL;
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextDelete(job->context);
+}
+
+/*
+ * Work on the map as long as there is something to claim and nobody else has
+ * waited longer.  The worker has taken the map; this gives it back.
+ */
+void
+loky_map_work(LokySharedMap *map)
+{
+	MapJob		job;
+
+	if (!begin_job(&job, map))
+	{
+		/* the reader raises an error for want of memory */
+		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NO_MEMORY);
+		loky_sched_park_map(map);
+		loky_sched_leave_map(LokyMyWorker);
+		return;
+	}
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	loky_worker_show_label(loky_request_label(&map->request));
+	loky_worker_set_sink(keep_notice);
+	for (;;)
+	{
+		if (!loky_map_claim(map, job.wish, &job.part->range))
+		{
+			loky_sched_park_map(map);
+			break;
+		}
+		run_range(&job);
+		if (loky_sched_yield_map(LokyMyWorker))
+			break;
+	}
+	loky_worker_set_sink(NULL);
+	loky_worker_show_label(NULL);
+	end_job(&job);
+	HOLD_INTERRUPTS();
+	loky_sched_leave_map(LokyMyWorker);
+	QueryCancelPending = false;
+	RESUME_INTERRUPTS();
+}
+
+/*
+ * A worker has died with this part of the map: publish what is final, fail what
+ * was running, give back the rest.  error is the encoded error of its death.
+ * The executor's lock is held.
+ */
+void
+loky_map_settle(LokySharedMap *map, LokySharedPart *part, const char *error,
+				Size len)
+{
+	if (part == NULL)
+		return;
+	if (part->noutcomes > 0)
+	{
+		bool		was_running = part->running &&
+			part->range.lo + part->noutcomes < part->range.hi;
+		bool		committed = part->committed;
+
+		if (committed || (part->repeatable && !part->whole))
+		{
+			publish(map, part);
+			part->running = was_running && !committed;
+		}
+		else
+			drop_outcomes(map, part);
+	}
+	loky_store_free(&part->store);
+	if (part->running && part->range.lo < part->range.hi)
+	{
+		StringInfoData framed;
+		uint64		item = part->range.lo;
+
+		initStringInfo(&framed);
+		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
+		appendBinaryStringInfo(&framed, error, len);
+		publish_error(map, part, framed.data, framed.len, NULL);
+		pfree(framed.data);
+	}
+	loky_map_return(map, part->range);
+	part->range.lo = part->range.hi = 0;
+	part->running = false;
+	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
+		loky_queue_push_map(&loky->executors[map->executor], map,
+							map->session);
+}

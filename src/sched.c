@@ -1,0 +1,723 @@
+/*-------------------------------------------------------------------------
+ *
+ * sched.c
+ *	  Who runs what: tasks and maps meet workers here.
+ *
+ * A submitter puts a task into the queue of its executor, takes the worker that
+ * went to rest last off the list of idle ones and wakes it; where none rests it
+ * tells the launcher that one is wanted.  A worker that has ended a task takes
+ * the next one, or puts itself on the list.  It is counted as free from the
+ * moment it ends a task, so that whoever saw the result and submits again does
+ * not have a second worker started.
+ *
+ * Workers
+ * -------
+ *	  FREE -> STARTING			the launcher claims the slot
+ *	  STARTING, BUSY -> IDLE	loky_sched_next finds nothing
+ *	  STARTING, IDLE, BUSY -> BUSY	loky_sched_next finds something
+ *	  any -> STOPPING			it is told to end, or not wanted any more
+ *	  any -> FREE				settled, and the launcher saw it end
+ *
+ * Locking
+ * -------
+ * Everything under the lock of the executor's slot.  Latches are set after its
+ * release.
+ *
+ * Failure
+ * -------
+ * A worker settles its slot as its process ends (loky_sched_settle), after its
+ * transaction has been aborted; the launcher does so for one that never got as
+ * far.  What a dead worker ran fails alone; what it had taken but not begun goes
+ * back to the queue.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/sched.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "errdata.h"
+#include "guc.h"
+#include "map.h"
+#include "pool.h"
+
+/* Starts that may fail in a row before what is pending fails too. */
+#define MAX_FAILED_STARTS	5
+
+/* Pause after the first failed start; doubles with each further one. */
+#define FAILED_START_PAUSE_MS	100
+
+#define ASSERT_LOCKED(executor) \
+	Assert(LWLockHeldByMeInMode(&(executor)->lock, LW_EXCLUSIVE))
+
+/* Latches to set once the lock is released. */
+typedef struct WakeList
+{
+	int			n;
+	bool		launcher;
+	int			procnos[32];
+} WakeList;
+
+static void
+wake_all(WakeList *list)
+{
+	for (int i = 0; i < list->n; i++)
+		loky_wake(list->procnos[i]);
+	if (list->launcher)
+		loky_wake_launcher();
+	list->n = 0;
+	list->launcher = false;
+}
+
+/*
+ * How many more workers the executor should have started now.  The executor's
+ * lock is held.
+ */
+int
+loky_sched_demand(LokySharedExecutor *executor)
+{
+	int64		wanted = executor->npending;
+	int			allowed;
+	dlist_iter	iter;
+
+	if (!loky_enabled || executor->id == 0)
+		return 0;
+	dlist_foreach(iter, &executor->lane_list)
+	{
+		LokySharedLane *lane =
+			dlist_container(LokySharedLane, list_node, iter.cur);
+
+		/* as the items that nobody has claimed, each may want a worker */
+		if (lane->map != NULL)
+			wanted += Min((int64) lane->map->nitems -
+						  (int64) pg_atomic_read_u64(&lane->map->next),
+						  executor->max_workers);
+		if (lane->map != NULL && pg_atomic_read_u32(&lane->map->nreturned) > 0)
+			wanted++;
+		if (wanted > executor->max_workers * 2)
+			break;
+	}
+	wanted -= executor->nidle + executor->nwaking + executor->nstarting;
+	allowed = executor->max_workers -
+		(executor->nworkers - executor->nwaiting);
+	return (int) Max(0, Min(wanted, allowed));
+}
+
+/* Take the worker off the idle list and have it woken. */
+static void
+rouse(LokySharedExecutor *executor, LokySharedWorker *worker, WakeList *list)
+{
+	Assert(worker->state == LOKY_WORKER_IDLE);
+	dlist_delete(&worker->node);
+	executor->nidle--;
+	executor->nwaking++;
+	worker->state = LOKY_WORKER_BUSY;
+	pg_atomic_write_u32(&worker->woken, 1);
+	list->procnos[list->n++] = worker->procno;
+}
+
+/* Rouse as many idle workers as there is work for; ask for the rest. */
+static void
+rouse_for_work(LokySharedExecutor *executor, int wanted, WakeList *list)
+{
+	while (wanted-- > 0 && executor->nidle > 0 &&
+		   list->n < lengthof(list->procnos))
+	{
+		dlist_node *node = dlist_head_node(&executor->idle);
+
+		rouse(executor, dlist_container(LokySharedWorker, node, node), list);
+	}
+	if (executor->nidle == 0 && loky_sched_demand(executor) > 0)
+		list->launcher = true;
+}
+
+/*
+ * Queue tasks that were claimed for the executor with this id.  False, and
+ * nothing done, where that one is not open any more.
+ */
+bool
+loky_sched_submit(LokySharedExecutor *executor, int id,
+				  LokySharedTask **tasks, int ntasks)
+{
+	WakeList	list = {0};
+	TimestampTz now = GetCurrentTimestamp();
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id != id || executor->state != LOKY_EXECUTOR_OPEN)
+	{
+		LWLockRelease(&executor->lock);
+		return false;
+	}
+	for (int i = 0; i < ntasks; i++)
+	{
+		LokySharedTask *task = tasks[i];
+
+		task->submitted = now;
+		task->executor_id = id;
+		loky_task_publish(task);
+		loky_queue_push(executor, task);
+	}
+	executor->last_used = now;
+	rouse_for_work(executor, ntasks, &list);
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+	return true;
+}
+
+/* The same for a map. */
+bool
+loky_sched_submit_map(LokySharedExecutor *executor, int id,
+					  LokySharedMap *map)
+{
+	WakeList	list = {0};
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id != id || executor->state != LOKY_EXECUTOR_OPEN)
+	{
+		LWLockRelease(&executor->lock);
+		return false;
+	}
+	map->executor = executor->slot;
+	map->executor_id = id;
+	map->nworkers = 0;
+	map->closed = false;
+	dlist_push_tail(&executor->maps, &map->node);
+	executor->nmaps++;
+	executor->last_used = GetCurrentTimestamp();
+	loky_queue_push_map(executor, map, map->session);
+	rouse_for_work(executor, (int) Min(map->nitems, executor->max_workers),
+				   &list);
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+	return true;
+}
+
+/*
+ * The reader has made room in the window, or a range came back: offer the map
+ * again if it was taken from the queue.
+ */
+void
+loky_sched_offer_map(LokySharedMap *map)
+{
+	LokySharedExecutor *executor = &loky->executors[map->executor];
+	WakeList	list = {0};
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
+	{
+		pg_atomic_write_u32(&map->parked, 0);
+		loky_queue_push_map(executor, map, map->session);
+		rouse_for_work(executor, executor->max_workers, &list);
+	}
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+}
+
+/*
+ * A worker found nothing to claim: take the map out of the queue.  Where the
+ * reader makes room at the same moment, one of the two sees the other: parked
+ * is written before the last look here, and read after the room is made there.
+ */
+void
+loky_sched_park_map(LokySharedMap *map)
+{
+	LokySharedExecutor *executor = &loky->executors[map->executor];
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (map->lane.queued)
+	{
+		pg_atomic_write_u32(&map->parked, 1);
+		pg_memory_barrier();
+		if (loky_map_claimable(map))
+			pg_atomic_write_u32(&map->parked, 0);
+		else
+			loky_queue_remove_map(executor, map);
+	}
+	LWLockRelease(&executor->lock);
+}
+
+/* Is the worker one too many, or told to end, or has the executor gone? */
+static bool
+is_superfluous(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	if (worker->stop ||
+		executor->nworkers - executor->nwaiting > executor->max_workers)
+		return true;
+	return executor->state != LOKY_EXECUTOR_OPEN &&
+		executor->npending == 0 && executor->nmaps == 0;
+}
+
+/* The worker takes nothing any more; somebody else is to see to what waits. */
+static void
+begin_stop(LokySharedExecutor *executor, LokySharedWorker *worker,
+		   WakeList *list)
+{
+	worker->state = LOKY_WORKER_STOPPING;
+	if (pg_atomic_read_u32(&executor->nlanes) > 0)
+		rouse_for_work(executor, 1, list);
+	list->launcher = true;
+}
+
+/*
+ * What the worker is to do next; called when it has nothing to do.  With TASK
+ * or MAP the worker's fields of these names are set.
+ */
+LokyNext
+loky_sched_next(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	WakeList	list = {0};
+	LokySharedLane *lane;
+	LokyNext	next;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	Assert(worker->task == NULL && worker->map == NULL);
+	if (worker->state == LOKY_WORKER_STARTING)
+	{
+		executor->nstarting--;
+		executor->failed_starts = 0;
+		executor->starved = false;
+		worker->state = LOKY_WORKER_BUSY;
+	}
+	else if (pg_atomic_read_u32(&worker->woken) != 0)
+	{
+		executor->nwaking--;
+		pg_atomic_write_u32(&worker->woken, 0);
+	}
+
+	if (is_superfluous(executor, worker))
+	{
+		begin_stop(executor, worker, &list);
+		next = LOKY_NEXT_EXIT;
+	}
+	else if (loky_enabled && (lane = loky_queue_first(executor)) != NULL)
+	{
+		pg_atomic_write_u64(&worker->run,
+							pg_atomic_read_u64(&worker->run) + 1);
+		if (lane->map != NULL)
+		{
+			worker->map = lane->map;
+			lane->map->nworkers++;
+			loky_queue_turn(executor, lane);
+			next = LOKY_NEXT_MAP;
+		}
+		else
+		{
+			LokySharedTask *task = loky_queue_pop(executor, lane);
+
+			worker->task = task;
+			worker->phase = LOKY_PHASE_TAKEN;
+			task->worker = worker->pid;
+			task->worker_slot = worker->index;
+			task->attempts++;
+			task->started = GetCurrentTimestamp();
+			executor->nrunning++;
+			loky_task_set_state(task, LOKY_TASK_RUNNING);
+			next = LOKY_NEXT_TASK;
+		}
+	}
+	else
+	{
+		worker->state = LOKY_WORKER_IDLE;
+		worker->last_active = GetCurrentTimestamp();
+		dlist_push_head(&executor->idle, &worker->node);
+		executor->nidle++;
+		next = LOKY_NEXT_IDLE;
+	}
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+	return next;
+}
+
+/*
+ * An idle worker wants to leave: it has rested for its executor's timeout, or
+ * was told to.  False where it was roused meanwhile, or where there is work
+ * and it was not told to.
+ */
+bool
+loky_sched_retire(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	WakeList	list = {0};
+	bool		leave;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	leave = worker->state == LOKY_WORKER_IDLE &&
+		(worker->stop || pg_atomic_read_u32(&executor->nlanes) == 0);
+	if (leave)
+	{
+		dlist_delete(&worker->node);
+		executor->nidle--;
+		begin_stop(executor, worker, &list);
+	}
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+	return leave;
+}
+
+/*
+ * Bring a task to a final state.  The executor's lock is held; *waiter is whom
+ * to wake after its release.
+ */
+void
+loky_sched_end_task(LokySharedExecutor *executor, LokySharedTask *task,
+					LokyTaskState state, int sqlstate, int *waiter)
+{
+	ASSERT_LOCKED(executor);
+	task->finished = GetCurrentTimestamp();
+	task->sqlstate = sqlstate;
+	switch (state)
+	{
+		case LOKY_TASK_SUCCEEDED:
+			executor->succeeded++;
+			break;
+		case LOKY_TASK_FAILED:
+			executor->failed++;
+			break;
+		default:
+			executor->cancelled++;
+			break;
+	}
+	dlist_push_tail(&executor->finished, &task->node);
+	executor->nfinished++;
+	*waiter = task->waiter;
+	task->waiter = LOKY_NO_WAITER;
+	loky_task_set_state(task, state);
+}
+
+/* Wake who waits for an executor that was shut down to come to rest. */
+static void
+wake_shutdown_waiters(LokySharedExecutor *executor)
+{
+	if (executor->state == LOKY_EXECUTOR_CLOSING)
+		loky_task_wake_waiters(LOKY_MANY_WAITERS);
+}
+
+/*
+ * The worker has ended its task; the result is complete.  From here on the
+ * worker counts as free, and it calls loky_sched_next at once.
+ */
+void
+loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	LokySharedTask *task = worker->task;
+	int			waiter;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	worker->task = NULL;
+	worker->phase = LOKY_PHASE_NONE;
+	worker->tasks_done++;
+	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
+	executor->nrunning--;
+	executor->nwaking++;
+	pg_atomic_write_u32(&worker->woken, 1);
+	loky_sched_end_task(executor, task, state, sqlstate, &waiter);
+	LWLockRelease(&executor->lock);
+	loky_task_wake_waiters(waiter);
+	wake_shutdown_waiters(executor);
+}
+
+/* The worker has done what it can of its map. */
+void
+loky_sched_leave_map(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	LokySharedMap *map = worker->map;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	worker->map = NULL;
+	worker->phase = LOKY_PHASE_NONE;
+	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
+	executor->nwaking++;
+	pg_atomic_write_u32(&worker->woken, 1);
+	loky_map_detach(map);
+	LWLockRelease(&executor->lock);
+}
+
+/*
+ * Between two ranges: is the worker to leave its map, because others wait for
+ * their turn or because it is one too many?  A hint, read without the lock.
+ */
+bool
+loky_sched_yield_map(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+
+	return pg_atomic_read_u32(&executor->nlanes) > 1 || worker->stop ||
+		executor->nworkers - executor->nwaiting > executor->max_workers;
+}
+
+/*
+ * The worker begins or ends to wait for a task of its own.  While it waits it
+ * does not count, so that another one may run what it waits for.
+ */
+void
+loky_sched_wait(LokySharedWorker *worker, bool waiting)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	WakeList	list = {0};
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (worker->waiting != waiting)
+	{
+		worker->waiting = waiting;
+		executor->nwaiting += waiting ? 1 : -1;
+		if (waiting)
+			rouse_for_work(executor, 1, &list);
+	}
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+}
+
+/*
+ * Have the worker cancel what it runs at this moment, and nothing else.  The
+ * executor's lock is held.
+ */
+void
+loky_sched_cancel_run(LokySharedWorker *worker)
+{
+	pg_atomic_write_u64(&worker->cancel_run, pg_atomic_read_u64(&worker->run));
+	pg_memory_barrier();
+	if (worker->pid != 0 && !worker->exited)
+		kill(worker->pid, SIGUSR2);
+}
+
+/*
+ * Tell the worker to end: at once where kill_it, else as soon as it has
+ * nothing to do.  The executor's lock is held.
+ */
+void
+loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it)
+{
+	worker->stop = true;
+	if (kill_it)
+		worker->kill = true;
+	if (worker->pid == 0 || worker->exited)
+		return;
+	if (kill_it && (worker->task != NULL || worker->map != NULL))
+		kill(worker->pid, SIGTERM);
+	else
+		loky_wake(worker->procno);
+}
+
+/*
+ * End everything pending: cancelled, or failed with the encoded error.  The
+ * executor's lock is held; the waiters are woken while it is.
+ */
+void
+loky_sched_fail_pending(LokySharedExecutor *executor, LokyTaskState state,
+						int sqlstate, const char *error, Size len)
+{
+	LokySharedLane *lane;
+	dlist_mutable_iter iter;
+
+	ASSERT_LOCKED(executor);
+	dlist_foreach_modify(iter, &executor->lane_list)
+	{
+		lane = dlist_container(LokySharedLane, list_node, iter.cur);
+		if (lane->map != NULL)
+			loky_queue_remove_map(executor, lane->map);
+	}
+	while ((lane = loky_queue_first(executor)) != NULL)
+	{
+		LokySharedTask *task = loky_queue_pop(executor, lane);
+		int			waiter;
+
+		if (error != NULL)
+			loky_store_set(&task->result, LOKY_RECORD_ERROR, error, len);
+		loky_sched_end_task(executor, task, state, sqlstate, &waiter);
+		loky_task_wake_waiters(waiter);
+	}
+}
+
+/* The error of a task whose worker ended while it ran it, encoded. */
+static void
+encode_death(StringInfo buf, LokySharedWorker *worker)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	if (worker->kill)
+	{
+		edata.sqlerrcode = ERRCODE_LOKY_SHUTDOWN_EXECUTOR;
+		edata.message = "worker was ended while it ran the task";
+		edata.detail = psprintf("The worker with PID %d was ended on purpose.",
+								worker->pid);
+		edata.hint = "Submit the task again.";
+	}
+	else
+	{
+		edata.sqlerrcode = ERRCODE_LOKY_TERMINATED_WORKER;
+		edata.message = "worker terminated while it ran the task";
+		edata.detail = worker->last_words[0] != '\0' ?
+			psprintf("The worker with PID %d ended: %s", worker->pid,
+					 worker->last_words) :
+			psprintf("The worker with PID %d ended without a word.",
+					 worker->pid);
+		edata.hint = "Only this task is affected. See the server log for more.";
+	}
+	loky_error_encode(buf, &edata);
+}
+
+/* The error of tasks for which no worker can be started, encoded. */
+static void
+encode_failed_start(StringInfo buf, LokySharedWorker *worker)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
+	edata.message = "no worker can be started";
+	edata.detail = worker->last_words[0] != '\0' ?
+		psprintf("The last attempt ended: %s", worker->last_words) :
+		pstrdup("The last attempt ended before the worker was ready.");
+	edata.hint = "See the server log, and submit again once the cause is mended.";
+	loky_error_encode(buf, &edata);
+}
+
+/* A worker that ended before it was ready: pause, or give up. */
+static void
+settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	StringInfoData buf;
+
+	executor->nstarting--;
+	if (worker->stop)
+		return;
+	executor->failed_starts++;
+	executor->next_start =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									FAILED_START_PAUSE_MS <<
+									executor->failed_starts);
+	if (executor->failed_starts < MAX_FAILED_STARTS)
+		return;
+
+	initStringInfo(&buf);
+	encode_failed_start(&buf, worker);
+	loky_sched_fail_pending(executor, LOKY_TASK_FAILED,
+							ERRCODE_LOKY_BROKEN_EXECUTOR, buf.data, buf.len);
+	executor->failed_starts = 0;
+	{
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &executor->maps)
+		{
+			LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
+
+			/* the reader sees to the rest */
+			pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NO_WORKER);
+			loky_wake(map->reader);
+		}
+	}
+}
+
+/* What becomes of the task that the dead worker had. */
+static int
+settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
+			const StringInfo error)
+{
+	LokySharedTask *task = worker->task;
+	int			waiter = LOKY_NO_WAITER;
+
+	worker->task = NULL;
+	executor->nrunning--;
+	if (worker->phase == LOKY_PHASE_COMMITTED)
+		loky_sched_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, &waiter);
+	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill &&
+			 pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_NONE)
+	{
+		loky_task_set_state(task, LOKY_TASK_PENDING);
+		task->attempts--;
+		task->worker = 0;
+		loky_queue_push_front(executor, task);
+	}
+	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+	{
+		loky_store_free(&task->result);
+		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &waiter);
+	}
+	else
+	{
+		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
+					   error->len);
+		loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
+							worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
+							ERRCODE_LOKY_TERMINATED_WORKER, &waiter);
+		executor->restarts++;
+	}
+	return waiter;
+}
+
+/*
+ * The worker's process has ended, or is about to: bring all that it had into
+ * order.  Called by the worker itself as it exits, else by the launcher.
+ */
+void
+loky_sched_settle(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	WakeList	list = {0};
+	StringInfoData error;
+	int			waiter = LOKY_NO_WAITER;
+
+	initStringInfo(&error);
+	encode_death(&error, worker);
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (worker->exited)
+	{
+		LWLockRelease(&executor->lock);
+		return;
+	}
+	worker->exited = true;
+	if (worker->state == LOKY_WORKER_IDLE)
+	{
+		dlist_delete(&worker->node);
+		executor->nidle--;
+	}
+	else if (worker->state == LOKY_WORKER_STARTING)
+		settle_failed_start(executor, worker);
+	else if (pg_atomic_read_u32(&worker->woken) != 0)
+	{
+		executor->nwaking--;
+		pg_atomic_write_u32(&worker->woken, 0);
+	}
+	if (worker->waiting)
+	{
+		worker->waiting = false;
+		executor->nwaiting--;
+	}
+	if (worker->task != NULL)
+		waiter = settle_task(executor, worker, &error);
+	if (worker->map != NULL)
+	{
+		LokySharedMap *map = worker->map;
+
+		loky_map_settle(map, loky_map_part(map, worker->index),
+						error.data, error.len);
+		worker->map = NULL;
+		loky_map_detach(map);
+	}
+	worker->state = LOKY_WORKER_STOPPING;
+	executor->nworkers--;
+	if (pg_atomic_read_u32(&executor->nlanes) > 0)
+		rouse_for_work(executor, 1, &list);
+	list.launcher = true;
+	LWLockRelease(&executor->lock);
+
+	wake_all(&list);
+	loky_task_wake_waiters(waiter);
+	wake_shutdown_waiters(executor);
+	pfree(error.data);
+}

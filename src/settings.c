@@ -1,0 +1,505 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  The settings of a session, taken along with each task.
+ *
+ * What the submitter's session has from its connection's options, SET and SET
+ * LOCAL goes along; what its database, role or server gives it, the worker has
+ * anyway.  Submitting thus looks at every setting once, but only compares raw
+ * values with those of the last time: the text form is made when one differs,
+ * and shared by all tasks until then.
+ *
+ * In the worker a submitter's settings stay in force until a task with others
+ * comes.  Each task runs in a nest level of its own, as a function with a SET
+ * clause does, and leaving the level undoes whatever it changed, RESET ALL and
+ * DISCARD ALL included, at no cost where it changed nothing.  Custom settings
+ * that no library has defined are kept, as state of the worker.  A task that
+ * commits by itself leaves no nest level behind; then everything is put back
+ * by looking at each setting.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/settings.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <float.h>
+
+#include "catalog/namespace.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+#include "utils/memutils.h"
+
+#include "area.h"
+#include "compat.h"
+#include "settings.h"
+
+/* settings that a task has of its own, or that mean its client */
+static const char *const not_taken_along[] = {
+	"application_name",
+	"client_encoding",
+	"is_superuser",
+	"loky.executor",
+	"role",
+	"seed",
+	"session_authorization",
+	"transaction_deferrable",
+	"transaction_isolation",
+	"transaction_read_only"
+};
+
+/* the settings that may be taken along, and how many exist in all */
+static struct config_generic **taken = NULL;
+static int	ntaken = 0;
+static int	nknown = 0;
+
+/* submitter: raw values at the last submit, their text form, shared */
+static StringInfoData last_key;
+static StringInfoData new_key;
+static dsa_pointer last_env = InvalidDsaPointer;
+
+/* worker: the environment in force, and a number that grows with each change */
+static StringInfoData applied;
+static bool applied_known = false;
+static uint64 applied_count = 0;
+
+/* worker: the executor's own settings, which win */
+static const LokyConfig *installed = NULL;
+
+static bool
+may_be_taken(const struct config_generic *setting)
+{
+	if (setting->context != PGC_USERSET && setting->context != PGC_SUSET)
+		return false;
+	for (int i = 0; i < lengthof(not_taken_along); i++)
+	{
+		if (strcmp(setting->name, not_taken_along[i]) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* Bring the list of settings that may be taken along up to date. */
+static void
+refresh_taken(void)
+{
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
+	if (n == nknown && taken != NULL)
+		return;
+	if (taken != NULL)
+		pfree(taken);
+	taken = MemoryContextAlloc(TopMemoryContext, n * sizeof(*taken));
+	ntaken = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if (may_be_taken(all[i]))
+			taken[ntaken++] = all[i];
+	}
+	nknown = n;
+}
+
+static bool
+is_search_path(const struct config_generic *setting)
+{
+	return setting->vartype == PGC_STRING &&
+		((const struct config_string *) setting)->variable ==
+		&namespace_search_path;
+}
+
+/* Append the setting's raw value, for comparing. */
+static void
+append_raw(StringInfo key, const struct config_generic *setting)
+{
+	appendBinaryStringInfo(key, (const char *) &setting, sizeof(setting));
+	switch (setting->vartype)
+	{
+		case PGC_BOOL:
+			appendStringInfoChar(key, *((const struct config_bool *) setting)->variable);
+			break;
+		case PGC_INT:
+			appendBinaryStringInfo(key, (const char *) ((const struct config_int *) setting)->variable,
+								   sizeof(int));
+			break;
+		case PGC_REAL:
+			appendBinaryStringInfo(key, (const char *) ((const struct config_real *) setting)->variable,
+								   sizeof(double));
+			break;
+		case PGC_ENUM:
+			appendBinaryStringInfo(key, (const char *) ((const struct config_enum *) setting)->variable,
+								   sizeof(int));
+			break;
+		case PGC_STRING:
+			{
+				const char *value = *((const struct config_string *) setting)->variable;
+
+				if (value != NULL)
+					appendBinaryStringInfo(key, value, strlen(value) + 1);
+				break;
+			}
+	}
+}
+
+/* Append the setting as text that the same setting reads back exactly. */
+static void
+append_text(StringInfo buf, const struct config_generic *setting)
+{
+	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
+	switch (setting->vartype)
+	{
+		case PGC_BOOL:
+			appendStringInfoString(buf, *((const struct config_bool *) setting)->variable ?
+								   "on" : "off");
+			break;
+		case PGC_INT:
+			appendStringInfo(buf, "%d", *((const struct config_int *) setting)->variable);
+			break;
+		case PGC_REAL:
+			appendStringInfo(buf, "%.*g", DBL_DECIMAL_DIG,
+							 *((const struct config_real *) setting)->variable);
+			break;
+		case PGC_ENUM:
+			appendStringInfoString(buf,
+								   config_enum_lookup_by_value(unconstify(struct config_enum *,
+																		  (const struct config_enum *) setting),
+															   *((const struct config_enum *) setting)->variable));
+			break;
+		case PGC_STRING:
+			{
+				const char *value = *((const struct config_string *) setting)->variable;
+
+				appendStringInfoString(buf, value ? value : "");
+				break;
+			}
+	}
+	appendStringInfoChar(buf, '\0');
+}
+
+/* Collect the raw values of what goes along now into new_key. */
+static void
+collect_key(void)
+{
+	refresh_taken();
+	if (new_key.data == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&new_key);
+		initStringInfo(&last_key);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	resetStringInfo(&new_key);
+	for (int i = 0; i < ntaken; i++)
+	{
+		if (taken[i]->source >= PGC_S_CLIENT || is_search_path(taken[i]))
+			append_raw(&new_key, taken[i]);
+	}
+}
+
+/*
+ * The present settings of this session in shared memory, with one reference
+ * for the caller.
+ */
+dsa_pointer
+loky_settings_capture(void)
+{
+	StringInfoData text;
+	dsa_pointer env;
+	StringInfoData swap;
+
+	collect_key();
+	if (DsaPointerIsValid(last_env) && new_key.len == last_key.len &&
+		memcmp(new_key.data, last_key.data, new_key.len) == 0)
+	{
+		loky_env_pin(last_env);
+		return last_env;
+	}
+
+	initStringInfo(&text);
+	for (int i = 0; i < ntaken; i++)
+	{
+		if (taken[i]->source >= PGC_S_CLIENT || is_search_path(taken[i]))
+			append_text(&text, taken[i]);
+	}
+	env = loky_env_create(text.data, text.len);
+	pfree(text.data);
+	if (DsaPointerIsValid(last_env))
+		loky_env_unpin(last_env);
+	last_env = env;
+	swap = last_key;
+	last_key = new_key;
+	new_key = swap;
+	loky_env_pin(env);
+	return env;
+}
+
+/*
+ * Bytes that change whenever a setting of this session does; good until the
+ * next call of a function here.  The caller has just captured the settings.
+ */
+const char *
+loky_settings_key(Size *len)
+{
+	*len = last_key.len;
+	return last_key.data;
+}
+
+/* Give back this session's own reference; called as the process ends. */
+void
+loky_settings_forget(void)
+{
+	if (DsaPointerIsValid(last_env))
+		loky_env_unpin(last_env);
+	last_env = InvalidDsaPointer;
+}
+
+/* Is the setting one of the executor's own? */
+static bool
+is_installed(const char *name)
+{
+	const char *place;
+
+	if (installed == NULL)
+		return false;
+	place = installed->settings;
+	for (int i = 0; i < installed->nsettings; i++)
+	{
+		if (pg_strcasecmp(place, name) == 0)
+			return true;
+		place += strlen(place) + 1;
+		place += strlen(place) + 1;
+	}
+	return false;
+}
+
+/*
+ * Put the executor's settings in force for the life of this worker, as if they
+ * had come with its connection: RESET goes back to them.  Raises what setting
+ * them raises.
+ */
+void
+loky_settings_install(const LokyConfig *config)
+{
+	const char *place = config->settings;
+
+	for (int i = 0; i < config->nsettings; i++)
+	{
+		const char *name = place;
+		const char *value = name + strlen(name) + 1;
+
+		place = value + strlen(value) + 1;
+		(void) set_config_option(name, value,
+								 superuser() ? PGC_SUSET : PGC_USERSET,
+								 PGC_S_CLIENT, GUC_ACTION_SET, true, ERROR,
+								 false);
+	}
+	installed = config;
+}
+
+/* Is name among the settings of the environment? */
+static bool
+env_has(const char *data, Size len, const char *name)
+{
+	const char *place = data;
+
+	while (place < data + len)
+	{
+		if (strcmp(place, name) == 0)
+			return true;
+		place += strlen(place) + 1;
+		place += strlen(place) + 1;
+	}
+	return false;
+}
+
+/* Set each setting of the environment; its rights were the submitter's. */
+static void
+apply_all(const char *data, Size len)
+{
+	const char *place = data;
+
+	while (place < data + len)
+	{
+		const char *name = place;
+		const char *value = name + strlen(name) + 1;
+
+		place = value + strlen(value) + 1;
+		if (!is_installed(name))
+			(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
+									 GUC_ACTION_SET, true, ERROR, false);
+	}
+}
+
+/*
+ * Bring the submitter's settings into force, outside of any transaction.
+ * Raises what setting them raises; the next call then starts afresh.
+ */
+void
+loky_settings_apply(dsa_pointer dp)
+{
+	const LokySharedEnv *env = loky_area_address(dp);
+	const char *place;
+
+	if (applied_known && applied.len == env->len &&
+		memcmp(applied.data, env->data, env->len) == 0)
+		return;
+	if (applied.data == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&applied);
+		MemoryContextSwitchTo(oldcontext);
+	}
+
+	applied_known = false;
+	applied_count++;
+	place = applied.data;
+	while (place < applied.data + applied.len)
+	{
+		if (!env_has(env->data, env->len, place) && !is_installed(place))
+			(void) set_config_option(place, NULL, PGC_SUSET, PGC_S_SESSION,
+									 GUC_ACTION_SET, true, ERROR, false);
+		place += strlen(place) + 1;
+		place += strlen(place) + 1;
+	}
+	resetStringInfo(&applied);
+	appendBinaryStringInfo(&applied, env->data, env->len);
+	apply_all(applied.data, applied.len);
+	applied_known = true;
+}
+
+/* A number that grows whenever other settings come into force. */
+uint64
+loky_settings_applied(void)
+{
+	return applied_count;
+}
+
+/* A task begins, in its transaction.  Returns the nest level to end. */
+int
+loky_settings_begin(void)
+{
+	return NewGUCNestLevel();
+}
+
+/* What a custom setting was left at by the task, to be set again. */
+typedef struct KeptSetting
+{
+	const char *name;
+	char	   *value;
+} KeptSetting;
+
+/* The value that a commit would make last, or NULL where none would. */
+static const char *
+committed_value(const struct config_generic *setting)
+{
+	const struct config_string *string =
+		(const struct config_string *) setting;
+
+	if (setting->stack == NULL)
+		return NULL;
+	switch (setting->stack->state)
+	{
+		case GUC_SET:
+			return *string->variable;
+		case GUC_SET_LOCAL:
+			return setting->stack->masked.val.stringval;
+		default:
+			return NULL;
+	}
+}
+
+/* The custom settings that the task has changed for good. */
+static List *
+collect_kept(void)
+{
+	List	   *kept = NIL;
+
+	refresh_taken();
+	for (int i = 0; i < ntaken; i++)
+	{
+		const char *value;
+
+		if ((taken[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0)
+			continue;
+		value = committed_value(taken[i]);
+		if (value != NULL)
+		{
+			KeptSetting *setting = palloc(sizeof(KeptSetting));
+
+			setting->name = taken[i]->name;
+			setting->value = pstrdup(value);
+			kept = lappend(kept, setting);
+		}
+	}
+	return kept;
+}
+
+/*
+ * The task ends, still in its transaction and before its commit: undo what it
+ * set, except custom settings.
+ */
+void
+loky_settings_end(int nest_level)
+{
+	static int	nplaceholders_known = -1;
+	static bool has_placeholders = false;
+	List	   *kept = NIL;
+	ListCell   *lc;
+
+	refresh_taken();
+	if (nplaceholders_known != nknown)
+	{
+		has_placeholders = false;
+		for (int i = 0; i < ntaken && !has_placeholders; i++)
+			has_placeholders =
+				(taken[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
+		nplaceholders_known = nknown;
+	}
+	if (has_placeholders)
+		kept = collect_kept();
+	AtEOXact_GUC(false, nest_level);
+	foreach(lc, kept)
+	{
+		KeptSetting *setting = lfirst(lc);
+
+		(void) set_config_option(setting->name, setting->value, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR,
+								 false);
+	}
+}
+
+/*
+ * Put back every setting that a task may have left changed by a commit of its
+ * own.  Outside of any transaction.
+ */
+void
+loky_settings_put_back(void)
+{
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		struct config_generic *setting = all[i];
+
+		if (setting->source != PGC_S_SESSION ||
+			(setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0 ||
+			(setting->context != PGC_USERSET && setting->context != PGC_SUSET))
+			continue;
+		(void) set_config_option(setting->name, NULL, PGC_SUSET,
+								 PGC_S_SESSION, GUC_ACTION_SET, true, WARNING,
+								 false);
+	}
+	applied_known = false;
+	if (applied.data != NULL)
+		resetStringInfo(&applied);
+	applied_count++;
+}

@@ -1,0 +1,513 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  Bytes that one process writes and others read: requests and results.
+ *
+ * A blob holds the text and arguments of a task, or the items of a map.  A
+ * store holds what a task gives back: records, each with a kind and a length.
+ * Small stores lie inline in the object that owns them, larger ones in segments
+ * of the area, and what the area cannot take goes to a temporary file.
+ *
+ * Files belong to a FileSet whose number comes from a counter in shared memory
+ * and whose creator is the postmaster: so the name cannot collide with that of
+ * an earlier process with the same pid, and a restart of the server removes
+ * what is left, as it does with all temporary files.
+ *
+ * Locking
+ * -------
+ * None here.  The owner of a blob or store sees to it that it is written by one
+ * process before it is published and freed after its last reader.
+ *
+ * Failure
+ * -------
+ * Whatever is allocated is linked into the shared head before anything that
+ * can raise an error, so freeing the head frees all of it.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/store.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "area.h"
+#include "guc.h"
+#include "store.h"
+
+/* the only file of a file set */
+#define STORE_FILE	"loky"
+
+/*
+ * Records are collected here before they go to the area: large enough that a
+ * segment is worth its allocation, small enough to copy from the cache.
+ */
+#define SEGMENT_BYTES	(32 * 1024)
+
+/* One store may take this part of the area; the rest of it goes to a file. */
+#define STORE_AREA_SHARE	8
+
+typedef struct LokySharedSegment
+{
+	dsa_pointer next;
+	uint64		used;
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} LokySharedSegment;
+
+/* What stands before each record; the payload is padded to MAXALIGN. */
+typedef struct LokyRecordHead
+{
+	uint32		len;
+	uint32		kind;
+} LokyRecordHead;
+
+struct LokyStoreWriter
+{
+	MemoryContext context;
+	ResourceOwner owner;		/* of the file; outlives transactions */
+	LokySharedStore *store;		/* NULL while none is begun */
+	LokySharedSegment *last;	/* the segment that was added last */
+	BufFile    *file;
+	StringInfoData buffer;		/* records not yet in the store */
+};
+
+struct LokyStoreReader
+{
+	LokySharedStore *store;
+	const char *data;			/* of the inline bytes or the segment */
+	uint64		used;
+	uint64		offset;
+	dsa_pointer next;			/* the segment after this one */
+	BufFile    *file;
+	char	   *buffer;			/* a record read from the file */
+};
+
+/* Give fileset a name of its own and this transaction's temp_tablespaces. */
+static void
+init_fileset(FileSet *fileset)
+{
+	FileSetInit(fileset);
+	fileset->creator_pid = PostmasterPid;
+	fileset->number = loky_area_next_file();
+}
+
+/* An empty blob. */
+void
+loky_blob_init(LokySharedBlob *blob)
+{
+	blob->len = 0;
+	blob->memory = InvalidDsaPointer;
+	blob->has_file = false;
+}
+
+/*
+ * Fill the empty blob.  Raises an error only where its file cannot be written;
+ * the blob is then to be freed as ever.
+ */
+void
+loky_blob_write(LokySharedBlob *blob, const char *data, Size len)
+{
+	BufFile    *file;
+
+	Assert(!DsaPointerIsValid(blob->memory) && !blob->has_file);
+	blob->len = len;
+	if (len == 0)
+		return;
+	blob->memory = loky_area_alloc(len);
+	if (DsaPointerIsValid(blob->memory))
+	{
+		memcpy(loky_area_address(blob->memory), data, len);
+		return;
+	}
+	init_fileset(&blob->fileset);
+	blob->has_file = true;
+	file = BufFileCreateFileSet(&blob->fileset, STORE_FILE);
+	BufFileWrite(file, unconstify(char *, data), len);
+	BufFileExportFileSet(file);
+	BufFileClose(file);
+}
+
+/*
+ * The len bytes at offset: in the area, or read from the file into memory of
+ * CurrentMemoryContext.  MAXALIGNed if offset is.
+ */
+char *
+loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len)
+{
+	BufFile    *file;
+	char	   *result;
+
+	Assert(offset + len <= blob->len);
+	if (!blob->has_file)
+		return len == 0 ? NULL :
+			(char *) loky_area_address(blob->memory) + offset;
+
+	result = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
+	file = BufFileOpenFileSet(&blob->fileset, STORE_FILE, O_RDONLY, false);
+	if (BufFileSeek(file, (int) (offset / (1024 * 1024 * 1024)),
+					(off_t) (offset % (1024 * 1024 * 1024)), SEEK_SET) != 0 ||
+		BufFileRead(file, result, len) != len)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not read arguments from temporary file: %m")));
+	BufFileClose(file);
+	return result;
+}
+
+/* Give back what the blob holds and make it empty.  Never raises an error. */
+void
+loky_blob_free(LokySharedBlob *blob)
+{
+	if (DsaPointerIsValid(blob->memory))
+		loky_area_free(blob->memory);
+	if (blob->has_file)
+		FileSetDeleteAll(&blob->fileset);
+	loky_blob_init(blob);
+}
+
+/* An empty store with inline_size bytes of room behind its head. */
+void
+loky_store_init(LokySharedStore *store, uint32 inline_size)
+{
+	store->bytes = 0;
+	store->rows = 0;
+	store->segments = InvalidDsaPointer;
+	store->has_file = false;
+	store->inline_size = inline_size;
+	store->inline_used = 0;
+}
+
+/* Give back what the store holds and make it empty.  Never raises an error. */
+void
+loky_store_free(LokySharedStore *store)
+{
+	dsa_pointer dp = store->segments;
+
+	while (DsaPointerIsValid(dp))
+	{
+		LokySharedSegment *segment = loky_area_address(dp);
+		dsa_pointer next = segment->next;
+
+		loky_area_free(dp);
+		dp = next;
+	}
+	if (store->has_file)
+		FileSetDeleteAll(&store->fileset);
+	loky_store_init(store, store->inline_size);
+}
+
+/*
+ * Make one record the whole content of the store, without a writer.  Never
+ * raises an error: where there is no memory the store stays empty.
+ */
+void
+loky_store_set(LokySharedStore *store, LokyRecordKind kind,
+			   const void *data, Size len)
+{
+	LokyRecordHead head;
+	Size		size = sizeof(head) + MAXALIGN(len);
+	char	   *place;
+
+	loky_store_free(store);
+	if (size <= store->inline_size)
+	{
+		place = store->inline_data;
+		store->inline_used = (uint32) size;
+	}
+	else
+	{
+		LokySharedSegment *segment;
+		dsa_pointer dp;
+
+		dp = loky_area_alloc(offsetof(LokySharedSegment, data) + size);
+		if (!DsaPointerIsValid(dp))
+			return;
+		segment = loky_area_address(dp);
+		segment->next = InvalidDsaPointer;
+		segment->used = size;
+		store->segments = dp;
+		place = segment->data;
+	}
+	head.len = (uint32) len;
+	head.kind = kind;
+	memcpy(place, &head, sizeof(head));
+	memcpy(place + sizeof(head), data, len);
+	store->bytes = size;
+}
+
+/*
+ * A writer, in CurrentMemoryContext, to be used for one store after the other
+ * for the life of the process.
+ */
+LokyStoreWriter *
+loky_store_writer_create(void)
+{
+	LokyStoreWriter *writer = palloc0(sizeof(LokyStoreWriter));
+
+	writer->context = CurrentMemoryContext;
+	writer->owner = ResourceOwnerCreate(NULL, "loky store");
+	initStringInfo(&writer->buffer);
+	return writer;
+}
+
+/* Forget everything written but not ended, files included. */
+static void
+reset_writer(LokyStoreWriter *writer)
+{
+	if (writer->file != NULL)
+	{
+		ResourceOwner saved = CurrentResourceOwner;
+
+		CurrentResourceOwner = writer->owner;
+		BufFileClose(writer->file);
+		CurrentResourceOwner = saved;
+		writer->file = NULL;
+	}
+	writer->last = NULL;
+	if (writer->buffer.maxlen > 4 * SEGMENT_BYTES)
+	{
+		pfree(writer->buffer.data);
+		writer->buffer.data = MemoryContextAlloc(writer->context, 1024);
+		writer->buffer.maxlen = 1024;
+	}
+	resetStringInfo(&writer->buffer);
+}
+
+/* Start to write into the empty store. */
+void
+loky_store_begin(LokyStoreWriter *writer, LokySharedStore *store)
+{
+	Assert(writer->store == NULL);
+	Assert(store->bytes == 0 && !DsaPointerIsValid(store->segments));
+	reset_writer(writer);
+	writer->store = store;
+}
+
+/* Put the collected records into the file, which is made at the first call. */
+static void
+flush_to_file(LokyStoreWriter *writer)
+{
+	LokySharedStore *store = writer->store;
+	ResourceOwner saved = CurrentResourceOwner;
+	MemoryContext oldcontext = MemoryContextSwitchTo(writer->context);
+
+	if (writer->file == NULL)
+	{
+		init_fileset(&store->fileset);
+		store->has_file = true;
+		CurrentResourceOwner = writer->owner;
+		writer->file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
+	}
+	CurrentResourceOwner = writer->owner;
+	BufFileWrite(writer->file, writer->buffer.data, writer->buffer.len);
+	CurrentResourceOwner = saved;
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Move the collected records to a new segment, or else to the file. */
+static void
+flush(LokyStoreWriter *writer)
+{
+	LokySharedStore *store = writer->store;
+	Size		size = writer->buffer.len;
+	dsa_pointer dp = InvalidDsaPointer;
+
+	if (size == 0)
+		return;
+	if (writer->file == NULL &&
+		store->bytes < loky_area_size() / STORE_AREA_SHARE)
+		dp = loky_area_alloc(offsetof(LokySharedSegment, data) + size);
+	if (DsaPointerIsValid(dp))
+	{
+		LokySharedSegment *segment = loky_area_address(dp);
+
+		segment->next = InvalidDsaPointer;
+		segment->used = size;
+		memcpy(segment->data, writer->buffer.data, size);
+		if (writer->last != NULL)
+			writer->last->next = dp;
+		else
+			store->segments = dp;
+		writer->last = segment;
+	}
+	else
+		flush_to_file(writer);
+	store->bytes += size;
+	resetStringInfo(&writer->buffer);
+}
+
+/*
+ * Append a record.  Raises an error where a file must be written and cannot
+ * be, or where the record passes the limit of 1 GB.
+ */
+void
+loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
+			   const void *data, Size len)
+{
+	StringInfo	buffer = &writer->buffer;
+	Size		size = sizeof(LokyRecordHead) + MAXALIGN(len);
+	LokyRecordHead head;
+
+	Assert(writer->store != NULL);
+	if (buffer->len > 0 && buffer->len + size > SEGMENT_BYTES)
+		flush(writer);
+	enlargeStringInfo(buffer, (int) Min(size, (Size) MaxAllocSize));
+	head.len = (uint32) len;
+	head.kind = kind;
+	memcpy(buffer->data + buffer->len, &head, sizeof(head));
+	memcpy(buffer->data + buffer->len + sizeof(head), data, len);
+	buffer->len += size;
+	if (kind == LOKY_RECORD_ROW)
+		writer->store->rows++;
+}
+
+/* Complete the store; from now on it may be read. */
+void
+loky_store_end(LokyStoreWriter *writer)
+{
+	LokySharedStore *store = writer->store;
+
+	Assert(store != NULL);
+	if (writer->last == NULL && writer->file == NULL &&
+		writer->buffer.len <= store->inline_size)
+	{
+		memcpy(store->inline_data, writer->buffer.data, writer->buffer.len);
+		store->inline_used = writer->buffer.len;
+		store->bytes = writer->buffer.len;
+	}
+	else
+	{
+		flush(writer);
+		if (writer->file != NULL)
+			BufFileExportFileSet(writer->file);
+	}
+	writer->store = NULL;
+	reset_writer(writer);
+}
+
+/* Is there a store that was begun and not ended? */
+bool
+loky_store_is_begun(const LokyStoreWriter *writer)
+{
+	return writer->store != NULL;
+}
+
+/*
+ * Drop all that was written to the store, begun or already ended, as after an
+ * error.
+ */
+void
+loky_store_abandon(LokyStoreWriter *writer, LokySharedStore *store)
+{
+	reset_writer(writer);
+	writer->store = NULL;
+	loky_store_free(store);
+}
+
+/*
+ * Open a complete store for reading.  The reader lies in CurrentMemoryContext;
+ * a file it opens belongs to CurrentResourceOwner.
+ */
+LokyStoreReader *
+loky_store_open(LokySharedStore *store)
+{
+	LokyStoreReader *reader = palloc0(sizeof(LokyStoreReader));
+
+	reader->store = store;
+	reader->data = store->inline_data;
+	reader->used = store->inline_used;
+	reader->next = store->segments;
+	return reader;
+}
+
+/* The next record out of the file; false at its end. */
+static bool
+next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
+			   char **data, Size *len)
+{
+	LokyRecordHead head;
+	size_t		nread;
+
+	if (reader->file == NULL)
+		reader->file = BufFileOpenFileSet(&reader->store->fileset, STORE_FILE,
+										  O_RDONLY, false);
+	nread = BufFileRead(reader->file, &head, sizeof(head));
+	if (nread == 0)
+		return false;
+	if (reader->buffer != NULL)
+	{
+		pfree(reader->buffer);
+		reader->buffer = NULL;
+	}
+	if (nread == sizeof(head))
+	{
+		Size		size = MAXALIGN(head.len);
+
+		reader->buffer = MemoryContextAllocHuge(GetMemoryChunkContext(reader),
+												Max(size, 1));
+		nread = BufFileRead(reader->file, reader->buffer, size);
+		if (nread == size)
+		{
+			*kind = (LokyRecordKind) head.kind;
+			*data = reader->buffer;
+			*len = head.len;
+			return true;
+		}
+	}
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not read result from temporary file: %m")));
+}
+
+/*
+ * The next record; false after the last one.  *data points to shared memory, or
+ * into memory of the reader that is good until the next call.
+ */
+bool
+loky_store_next(LokyStoreReader *reader, LokyRecordKind *kind,
+				char **data, Size *len)
+{
+	const LokyRecordHead *head;
+
+	while (reader->offset >= reader->used)
+	{
+		LokySharedSegment *segment;
+
+		if (!DsaPointerIsValid(reader->next))
+		{
+			if (!reader->store->has_file)
+				return false;
+			return next_from_file(reader, kind, data, len);
+		}
+		segment = loky_area_address(reader->next);
+		reader->data = segment->data;
+		reader->used = segment->used;
+		reader->offset = 0;
+		reader->next = segment->next;
+	}
+	head = (const LokyRecordHead *) (reader->data + reader->offset);
+	*kind = (LokyRecordKind) head->kind;
+	*len = head->len;
+	*data = unconstify(char *, (const char *) (head + 1));
+	reader->offset += sizeof(LokyRecordHead) + MAXALIGN(head->len);
+	return true;
+}
+
+/* Close the reader; the store itself stays. */
+void
+loky_store_close(LokyStoreReader *reader)
+{
+	if (reader->file != NULL)
+		BufFileClose(reader->file);
+	if (reader->buffer != NULL)
+		pfree(reader->buffer);
+	pfree(reader);
+}

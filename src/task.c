@@ -1,0 +1,387 @@
+/*-------------------------------------------------------------------------
+ *
+ * task.c
+ *	  Registry of tasks: the shared half of every future.
+ *
+ * The id of a task is a number that ascends; its slot in the array is the id
+ * modulo the length of the array, so finding it costs no search.  A number whose
+ * slot is taken is passed over.  A bit map tells which slots are taken.
+ *
+ * States
+ * ------
+ *	  FREE -> PENDING			loky_task_publish
+ *	  PENDING -> RUNNING		a worker takes it
+ *	  RUNNING -> PENDING		a worker that is told to end gives it back
+ *	  PENDING, RUNNING -> final	the worker, a canceller, or whoever settles
+ *								a worker that is gone
+ *	  final -> FREE				loky_task_free, by forget, eviction or expiry
+ * A PENDING task is in a lane of its executor; a final one in the executor's
+ * list of finished tasks until it is freed.  The request exists from PENDING
+ * on, the result is complete in the final states and immutable then.
+ *
+ * Locking
+ * -------
+ * Everything under the lock of the executor's slot, except claiming, which
+ * uses atomics, and reading the state.
+ *
+ * Failure
+ * -------
+ * A claimed task that is not yet published belongs to its claimer, which
+ * releases it when it fails (client.c).  Readers pin a finished task; whoever
+ * frees it meanwhile leaves the freeing to the last pin.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/task.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "port/pg_bitutils.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "pool.h"
+
+/* The id and slot of a new task; the slot's bit is set. */
+static uint64
+claim_id(void)
+{
+	for (;;)
+	{
+		uint64		next = pg_atomic_read_u64(&loky->next_task_id);
+		int			slot = next % loky->max_tasks;
+		int			bit = slot % 64;
+		uint64		free_bits;
+		uint64		id;
+
+		if (next >= pg_atomic_read_u64(&loky->task_id_limit))
+		{
+			loky_ids_reserve();
+			continue;
+		}
+		free_bits = ~pg_atomic_read_u64(&loky->task_map[slot / 64]) &
+			(~UINT64CONST(0) << bit);
+		if (free_bits == 0)
+		{
+			/* on to the next word */
+			pg_atomic_compare_exchange_u64(&loky->next_task_id, &next,
+										   next + 64 - bit);
+			continue;
+		}
+		id = next + pg_rightmost_one_pos64(free_bits) - bit;
+		if (id >= pg_atomic_read_u64(&loky->task_id_limit))
+		{
+			pg_atomic_compare_exchange_u64(&loky->next_task_id, &next, id);
+			continue;
+		}
+		if (pg_atomic_compare_exchange_u64(&loky->next_task_id, &next, id + 1))
+		{
+			uint64		mask = UINT64CONST(1) << (id % 64);
+
+			slot = id % loky->max_tasks;
+			if ((pg_atomic_fetch_or_u64(&loky->task_map[slot / 64], mask) &
+				 mask) == 0)
+				return id;
+		}
+	}
+}
+
+/* Give back the slot, which nobody can find any more. */
+static void
+release_slot(LokySharedTask *task)
+{
+	int			slot = task - loky->tasks;
+	int			role_slot = task->role_slot;
+
+	loky_request_free(&task->request);
+	loky_store_free(&task->result);
+	pg_atomic_fetch_sub_u32(&loky->roles[role_slot].held, 1);
+	pg_atomic_fetch_and_u64(&loky->task_map[slot / 64],
+							~(UINT64CONST(1) << (slot % 64)));
+	pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+}
+
+/*
+ * Claim a task for the executor, whose identity the caller fills in: none of
+ * it can be seen until loky_task_publish.  Evicts the oldest finished future
+ * where loky.max_tasks is reached; raises LK008 where none is finished.
+ * Must not be called with a lock held.
+ */
+LokySharedTask *
+loky_task_claim(LokySharedExecutor *executor)
+{
+	LokySharedTask *task;
+	uint64		id;
+
+	while (pg_atomic_fetch_add_u32(&loky->ntasks, 1) >= loky_max_tasks)
+	{
+		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+		if (!loky_task_evict())
+			ereport(ERROR,
+					(errcode(MAKE_SQLSTATE('L', 'K', '0', '0', '8')),
+					 errmsg("no room for another task"),
+					 errdetail("All of the %d futures that can be kept belong to unfinished tasks.",
+							   loky_max_tasks),
+					 errhint("Wait for some of them, or raise loky.max_tasks.")));
+	}
+	id = claim_id();
+	task = &loky->tasks[id % loky->max_tasks];
+	Assert(pg_atomic_read_u64(&task->id) == 0);
+
+	task->lane.turn = id;		/* kept here until published */
+	task->executor = executor->slot;
+	task->role_slot = executor->role_slot;
+	pg_atomic_fetch_add_u32(&loky->roles[task->role_slot].held, 1);
+	task->waiter = LOKY_NO_WAITER;
+	task->pins = 0;
+	task->forgotten = false;
+	pg_atomic_write_u32(&task->verdict, LOKY_VERDICT_NONE);
+	task->worker = 0;
+	task->attempts = 0;
+	task->sqlstate = 0;
+	task->started = 0;
+	task->finished = 0;
+	task->lane.queued = false;
+	pg_atomic_write_u32(&task->state, LOKY_TASK_FREE);
+	loky_request_init(&task->request);
+	loky_store_init(&task->result,
+					LOKY_RESULT_INLINE +
+					offsetof(LokySharedTask, result_inline) -
+					offsetof(LokySharedTask, result) -
+					offsetof(LokySharedStore, inline_data));
+	return task;
+}
+
+/* Give back a claimed task that was never published.  Raises no error. */
+void
+loky_task_release(LokySharedTask *task)
+{
+	Assert(pg_atomic_read_u64(&task->id) == 0);
+	release_slot(task);
+}
+
+/* The id that a claimed task will have. */
+uint64
+loky_task_reserved_id(const LokySharedTask *task)
+{
+	return task->lane.turn;
+}
+
+/*
+ * Make a claimed task findable, PENDING.  The executor's lock is held.
+ */
+void
+loky_task_publish(LokySharedTask *task)
+{
+	Assert(LWLockHeldByMeInMode(&loky_task_executor(task)->lock, LW_EXCLUSIVE));
+	loky_task_set_state(task, LOKY_TASK_PENDING);
+	pg_atomic_write_u64(&task->id, task->lane.turn);
+}
+
+/*
+ * Find the task with this id.  Returns it with the lock of its executor held
+ * exclusively, or NULL with no lock held.
+ */
+LokySharedTask *
+loky_task_lookup(uint64 id)
+{
+	LokySharedTask *task;
+	LokySharedExecutor *executor;
+
+	if (id == 0 || id >= pg_atomic_read_u64(&loky->next_task_id))
+		return NULL;
+	task = &loky->tasks[id % loky->max_tasks];
+	if (pg_atomic_read_u64(&task->id) != id)
+		return NULL;
+	executor = loky_task_executor(task);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u64(&task->id) == id &&
+		loky_task_executor(task) == executor)
+		return task;
+	LWLockRelease(&executor->lock);
+	return NULL;
+}
+
+/*
+ * Change the state, checking that the step is one of the diagram.  The
+ * executor's lock is held.
+ */
+void
+loky_task_set_state(LokySharedTask *task, LokyTaskState state)
+{
+	LokyTaskState old PG_USED_FOR_ASSERTS_ONLY =
+		(LokyTaskState) pg_atomic_read_u32(&task->state);
+
+	Assert(LWLockHeldByMeInMode(&loky_task_executor(task)->lock, LW_EXCLUSIVE));
+	Assert((old == LOKY_TASK_FREE && state == LOKY_TASK_PENDING) ||
+		   (old == LOKY_TASK_PENDING && state >= LOKY_TASK_RUNNING) ||
+		   (old == LOKY_TASK_RUNNING && state != LOKY_TASK_RUNNING &&
+			state != LOKY_TASK_FREE) ||
+		   (LokyTaskStateIsFinal(old) && state == LOKY_TASK_FREE));
+
+	/* what was written to the task before is seen by who sees the state */
+	pg_write_barrier();
+	pg_atomic_write_u32(&task->state, state);
+}
+
+/*
+ * Free a finished task: its id is unknown from now on, its memory goes at once
+ * or with the last pin.  The executor's lock is held at the call and released
+ * by it.
+ */
+void
+loky_task_free(LokySharedTask *task)
+{
+	LokySharedExecutor *executor = loky_task_executor(task);
+	bool		last;
+
+	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
+	if (!task->forgotten)
+	{
+		dlist_delete(&task->node);
+		executor->nfinished--;
+		task->forgotten = true;
+		pg_atomic_write_u64(&task->id, 0);
+	}
+	last = task->pins == 0;
+	if (last)
+		loky_task_set_state(task, LOKY_TASK_FREE);
+	LWLockRelease(&executor->lock);
+	if (last)
+		release_slot(task);
+}
+
+/*
+ * The oldest finished task of the role in this executor, or NULL.  The
+ * executor's lock is held.
+ */
+static LokySharedTask *
+oldest_finished(LokySharedExecutor *executor, int role_slot)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &executor->finished)
+	{
+		LokySharedTask *task = dlist_container(LokySharedTask, node, iter.cur);
+
+		if (task->role_slot == role_slot)
+			return task;
+	}
+	return NULL;
+}
+
+/* Free the oldest finished task of the role; false if it has none. */
+static bool
+evict_of_role(int role_slot)
+{
+	LokySharedExecutor *best = NULL;
+	TimestampTz oldest = 0;
+	LokySharedTask *task;
+
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		if (executor->nfinished == 0)
+			continue;
+		LWLockAcquire(&executor->lock, LW_SHARED);
+		task = oldest_finished(executor, role_slot);
+		if (task != NULL && (best == NULL || task->finished < oldest))
+		{
+			best = executor;
+			oldest = task->finished;
+		}
+		LWLockRelease(&executor->lock);
+	}
+	if (best == NULL)
+		return false;
+	LWLockAcquire(&best->lock, LW_EXCLUSIVE);
+	task = oldest_finished(best, role_slot);
+	if (task != NULL)
+		loky_task_free(task);
+	else
+		LWLockRelease(&best->lock);
+	return true;
+}
+
+/*
+ * Make room for a task: free the oldest finished one of the role that holds
+ * the most futures and has a finished one.  False where nothing is finished.
+ */
+bool
+loky_task_evict(void)
+{
+	bool		tried[LOKY_MAX_ROLES] = {0};
+
+	for (;;)
+	{
+		int			best = -1;
+		uint32		most = 0;
+
+		for (int i = 0; i < LOKY_MAX_ROLES; i++)
+		{
+			uint32		held = pg_atomic_read_u32(&loky->roles[i].held);
+
+			if (!tried[i] && held > most)
+			{
+				most = held;
+				best = i;
+			}
+		}
+		if (best < 0)
+			return false;
+		if (evict_of_role(best))
+			return true;
+		tried[best] = true;
+	}
+}
+
+/* Free what has been finished for longer than loky.result_ttl. */
+void
+loky_task_expire(void)
+{
+	TimestampTz limit = GetCurrentTimestamp() -
+		(TimestampTz) loky_result_ttl * USECS_PER_SEC;
+
+	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		while (executor->nfinished > 0)
+		{
+			LokySharedTask *task;
+
+			LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+			task = dlist_is_empty(&executor->finished) ? NULL :
+				dlist_head_element(LokySharedTask, node, &executor->finished);
+			if (task == NULL || task->finished > limit)
+			{
+				LWLockRelease(&executor->lock);
+				break;
+			}
+			loky_task_free(task);
+		}
+	}
+}
+
+/*
+ * Wake who waits for a task.  waiter is what the task named when its state
+ * changed; no lock is held.
+ */
+void
+loky_task_wake_waiters(int waiter)
+{
+	if (waiter >= 0)
+		loky_wake(waiter);
+	else if (waiter == LOKY_MANY_WAITERS)
+	{
+		for (int i = 0; i < loky->nbackends; i++)
+		{
+			if (pg_atomic_read_u32(&loky->backends[i].waiting) != 0)
+				loky_wake(i);
+		}
+	}
+}

@@ -1,0 +1,824 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The worker process: becoming the role, taking tasks, ending them.
+ *
+ * A worker belongs to one executor for its whole life.  Before it connects to
+ * the database it becomes the executor's role in all three senses,
+ * authenticated, session and current user, as a parallel worker does, so that
+ * RESET ROLE and SET SESSION AUTHORIZATION in a task lead nowhere.
+ *
+ * A task runs in a transaction that is committed when it has succeeded; its
+ * rows are written to the task before the commit, and can be read only after
+ * its state has changed.  A worker that dies between the two has left a mark
+ * that the commit is done.
+ *
+ * Signals
+ * -------
+ * SIGTERM ends the worker as it ends a session.  SIGINT, from
+ * pg_cancel_backend or a timeout, cancels what runs and means nothing while
+ * nothing does.  SIGUSR2 is loky's own cancel: it counts only if the number of
+ * the run that is to be cancelled is that of the present one, so one that comes
+ * late hits nobody.
+ *
+ * Waiting
+ * -------
+ * An idle worker waits on its latch; whoever takes it off the list of idle ones
+ * sets it.  Before, it looks for some microseconds without sleeping, since the
+ * next task often follows at once and waking a process is dear.
+ *
+ * Failure
+ * -------
+ * An error in a task aborts its transaction, goes to whoever waits, and the
+ * worker goes on.  Whatever ends the process calls exit_worker, after the
+ * transaction has been aborted.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/worker.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sched.h>
+#include <signal.h>
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "commands/async.h"
+#include "jit/jit.h"
+#include "libpq/pqformat.h"
+#include "libpq/pqmq.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/slot.h"
+#include "storage/ipc.h"
+#include "storage/lock.h"
+#include "storage/procsignal.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/ps_status.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+
+/* the structures of connections, which we do not touch, need GSSAPI's headers */
+#undef ENABLE_GSS
+#include "libpq/libpq.h"
+
+#include "area.h"
+#include "client.h"
+#include "compat.h"
+#include "executor.h"
+#include "guc.h"
+#include "map.h"
+#include "run.h"
+#include "settings.h"
+#include "worker.h"
+
+/* How long an idle worker looks for the next task before it sleeps. */
+#define SPIN_US			50
+
+/* ... of which so long without offering its core to others. */
+#define BARE_SPIN_US	2
+
+LokySharedWorker *LokyMyWorker = NULL;
+int			LokyMyDepth = 0;
+LokyStoreWriter *LokyMyWriter = NULL;
+LokyDest   *LokyMyDest = NULL;
+MemoryContext LokyTaskContext = NULL;
+
+/* true while a transaction of a task is under way: then a cancel counts */
+static volatile sig_atomic_t running = false;
+
+/* a relation of this worker's role has changed: it must not go on */
+static bool role_changed = false;
+
+/* the nest level of settings, and the transaction that it belongs to */
+static int	guc_level = 0;
+static LocalTransactionId start_lxid = 0;
+
+/* the next commit is the one that makes the task succeed */
+static bool final_commit = false;
+
+/* where notices go; NULL: nowhere */
+static LokyNoticeSink notice_sink = NULL;
+
+/* the notices of the present task, in LokyTaskContext */
+static List *task_notices = NIL;
+
+static void
+nothing(void)
+{
+}
+
+static int
+nothing_to_flush(void)
+{
+	return 0;
+}
+
+static bool
+nothing_pending(void)
+{
+	return false;
+}
+
+/* The text of a message's primary field and its severity, for the slot. */
+static void
+note_last_words(const char *message, size_t len)
+{
+	const char *place = message;
+	const char *end = message + len;
+	const char *severity = "";
+	const char *primary = "";
+
+	while (place < end && *place != '\0')
+	{
+		char		field = *place++;
+
+		if (field == PG_DIAG_SEVERITY)
+			severity = place;
+		else if (field == PG_DIAG_MESSAGE_PRIMARY)
+			primary = place;
+		place += strlen(place) + 1;
+	}
+	snprintf(LokyMyWorker->last_words, LOKY_LAST_WORDS, "%s:  %s",
+			 severity, primary);
+}
+
+/*
+ * A message to the client that we do not have.  Notices go to the sink; an
+ * error that is sent is one that ends this process.
+ */
+static int
+put_message(char type, const char *message, size_t len)
+{
+	if (type == 'N' && notice_sink != NULL)
+		notice_sink(message, len);
+	else if (type == 'E' && LokyMyWorker != NULL)
+		note_last_words(message, len);
+	return 0;
+}
+
+static void
+put_message_noblock(char type, const char *message, size_t len)
+{
+	(void) put_message(type, message, len);
+}
+
+static const PQcommMethods message_methods = {
+	.comm_reset = nothing,
+	.flush = nothing_to_flush,
+	.flush_if_writable = nothing_to_flush,
+	.is_send_pending = nothing_pending,
+	.putmessage = put_message,
+	.putmessage_noblock = put_message_noblock
+};
+
+/* Let notices go to sink until told otherwise. */
+void
+loky_worker_set_sink(LokyNoticeSink sink)
+{
+	notice_sink = sink;
+}
+
+/* SIGINT: cancel what runs. */
+static void
+handle_cancel(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (running && !proc_exit_inprogress)
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* SIGUSR2: cancel the run that the canceller meant, if it still runs. */
+static void
+handle_loky_cancel(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	if (running && LokyMyWorker != NULL && !proc_exit_inprogress &&
+		pg_atomic_read_u64(&LokyMyWorker->cancel_run) ==
+		pg_atomic_read_u64(&LokyMyWorker->run))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+	}
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* Settle the slot as the process ends. */
+static void
+exit_worker(int code, Datum arg)
+{
+	LokySharedWorker *worker = LokyMyWorker;
+
+	if (worker == NULL)
+		return;
+	notice_sink = NULL;
+	LWLockReleaseAll();
+	loky_sched_settle(worker);
+	LokyMyWorker = NULL;
+}
+
+/*
+ * The last moment before the final commit, after deferred triggers: from here
+ * on a cancel comes too late, and the result is complete.
+ */
+static void
+seal_task(LokySharedTask *task)
+{
+	uint32		none = LOKY_VERDICT_NONE;
+
+	if (!loky_store_is_begun(LokyMyWriter))
+		return;
+	if (!pg_atomic_compare_exchange_u32(&task->verdict, &none,
+										LOKY_VERDICT_COMMIT))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("canceling statement due to user request")));
+	loky_store_end(LokyMyWriter);
+}
+
+/* Mark commits in the slot, for whoever settles it. */
+static void
+note_commit(XactEvent event, void *arg)
+{
+	if (LokyMyWorker == NULL || !running)
+		return;
+	if (event == XACT_EVENT_PRE_COMMIT && final_commit &&
+		LokyMyWorker->task != NULL)
+		seal_task(LokyMyWorker->task);
+	if (event != XACT_EVENT_COMMIT)
+		return;
+	if (LokyMyWorker->map != NULL)
+	{
+		LokySharedPart *part = loky_map_part(LokyMyWorker->map,
+											 LokyMyWorker->index);
+
+		if (final_commit)
+			part->committed = true;
+		else
+			part->wrote = true;
+	}
+	else if (LokyMyWorker->task != NULL)
+		LokyMyWorker->phase = final_commit ? LOKY_PHASE_COMMITTED :
+			LOKY_PHASE_WROTE;
+}
+
+/* Some role has changed; ours may have lost rights that were cached. */
+static void
+note_role_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	role_changed = true;
+}
+
+/*
+ * Find the slot that the launcher has claimed for this process.  It may have
+ * given up on us meanwhile.
+ */
+static void
+attach_slot(Datum main_arg)
+{
+	int			index = DatumGetInt32(main_arg);
+	uint32		generation;
+	LokySharedWorker *worker;
+	LokySharedExecutor *executor;
+	bool		ok;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	if (loky == NULL || index < 0 || index >= loky->nworkers)
+		proc_exit(0);
+	worker = &loky->workers[index];
+	executor = &loky->executors[worker->executor];
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	ok = worker->generation == generation &&
+		worker->state == LOKY_WORKER_STARTING && !worker->exited;
+	if (ok)
+	{
+		worker->pid = MyProcPid;
+		worker->procno = LokyMyProcNumber();
+		worker->started = GetCurrentTimestamp();
+		worker->last_active = worker->started;
+		LokyMyWorker = worker;
+	}
+	LWLockRelease(&executor->lock);
+	if (!ok)
+		proc_exit(0);
+	before_shmem_exit(exit_worker, (Datum) 0);
+}
+
+/*
+ * Connect as the executor's role; see the head of this file.  Whether it is a
+ * superuser must be told before the catalogs can be read: check it afterwards,
+ * and if it was wrong, leave and let the launcher start another worker.
+ */
+static void
+connect_as_role(LokySharedExecutor *executor)
+{
+	bool		is_superuser = executor->role_is_superuser;
+	bool		exists;
+	bool		actual;
+
+	InitializingParallelWorker = true;
+	SetAuthenticatedUserId(executor->role, is_superuser);
+	SetSessionAuthorization(executor->role, is_superuser);
+	SetCurrentRoleId(InvalidOid, false);
+	BackgroundWorkerInitializeConnectionByOid(executor->database,
+											  executor->role,
+											  LOKY_WORKER_CONNECT_FLAGS);
+	InitializingParallelWorker = false;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(executor->role));
+	if (!exists)
+		ereport(FATAL,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist any more",
+						executor->role)));
+	actual = superuser_arg(executor->role);
+	if (actual != is_superuser)
+	{
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		executor->role_is_superuser = actual;
+		LokyMyWorker->stop = true;
+		LWLockRelease(&executor->lock);
+		proc_exit(0);
+	}
+	SetConfigOption("session_authorization",
+					GetUserNameFromId(executor->role, false),
+					PGC_BACKEND, PGC_S_OVERRIDE);
+	CommitTransactionCommand();
+}
+
+/* The executor's configuration, as a copy of our own. */
+static void
+install_config(LokySharedExecutor *executor)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	LokyConfig *config;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	config = palloc(executor->config_len);
+	memcpy(config, loky_area_address(executor->config), executor->config_len);
+	LWLockRelease(&executor->lock);
+	MemoryContextSwitchTo(oldcontext);
+
+	StartTransactionCommand();
+	loky_settings_install(config);
+	CommitTransactionCommand();
+}
+
+/* Show what this worker is for in pg_stat_activity. */
+static void
+set_application_name(const char *label)
+{
+	char		name[NAMEDATALEN];
+
+	if (label != NULL)
+		snprintf(name, sizeof(name), "loky:%s", label);
+	else
+		snprintf(name, sizeof(name), "loky:%d", LokyMyWorker->executor_id);
+	pgstat_report_appname(name);
+}
+
+/* Show the label of what runs, or NULL: none any more. */
+void
+loky_worker_show_label(const char *label)
+{
+	static bool shown = false;
+
+	if (label == NULL && !shown)
+		return;
+	set_application_name(label);
+	shown = label != NULL;
+}
+
+/* Everything between the start of the process and its first task. */
+static void
+initialize_worker(Datum main_arg)
+{
+	LokySharedExecutor *executor;
+
+	pqsignal(SIGTERM, die);
+	pqsignal(SIGINT, handle_cancel);
+	pqsignal(SIGUSR2, handle_loky_cancel);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	attach_slot(main_arg);
+	PqCommMethods = &message_methods;
+	whereToSendOutput = DestRemote;
+	FrontendProtocol = PG_PROTOCOL_LATEST;
+	BackgroundWorkerUnblockSignals();
+
+	loky_attach();
+	executor = &loky->executors[LokyMyWorker->executor];
+	connect_as_role(executor);
+	process_session_preload_libraries();
+	install_config(executor);
+	RegisterXactCallback(note_commit, NULL);
+	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
+
+	LokyTaskContext = AllocSetContextCreate(TopMemoryContext, "loky task",
+											ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(TopMemoryContext);
+	LokyMyWriter = loky_store_writer_create();
+	LokyMyDest = loky_dest_create(LokyMyWriter);
+	set_application_name(NULL);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* Free what the last run has left in memory. */
+void
+loky_worker_reset_memory(void)
+{
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextReset(LokyTaskContext);
+	MemoryContextSwitchTo(LokyTaskContext);
+}
+
+/*
+ * Start the transaction of a task, with its submitter's settings in force.
+ * Leaves the process, which gives the task back, where its role has changed.
+ */
+void
+loky_worker_begin(const LokySharedRequest *request)
+{
+	SetCurrentStatementStartTimestamp();
+	loky_settings_apply(request->env);
+	final_commit = false;
+	running = true;
+	loky_run_start_transaction(request->read_only);
+	if (role_changed)
+		proc_exit(0);
+	start_lxid = LokyMyLocalXid();
+	guc_level = loky_settings_begin();
+	if (request->read_only)
+		(void) set_config_option("default_transaction_read_only", "on",
+								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
+								 true, ERROR, false);
+	MemoryContextSwitchTo(LokyTaskContext);
+}
+
+/*
+ * The task has run: put back what is to be undone before the commit, and make
+ * sure that the commit ends the transaction.
+ */
+void
+loky_worker_precommit(void)
+{
+	Async_UnlistenAll();
+	if (LokyMyLocalXid() == start_lxid && guc_level > 0)
+		loky_settings_end(guc_level);
+	guc_level = 0;
+	MemoryContextSwitchTo(LokyTaskContext);
+}
+
+/* Put back what only a transaction of its own, or none, can put back. */
+static void
+clean_session(bool committed_inside)
+{
+	running = false;
+	LockReleaseAll(USER_LOCKMETHOD, true);
+	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)
+	{
+		StartTransactionCommand();
+		Async_UnlistenAll();
+		SetConfigOption("session_authorization", NULL, PGC_SUSET, PGC_S_SESSION);
+		SetConfigOption("role", "none", PGC_SUSET, PGC_S_SESSION);
+		CommitTransactionCommand();
+		loky_settings_put_back();
+	}
+	PortalHashTableDeleteAll();
+	MemoryContextSwitchTo(LokyTaskContext);
+}
+
+/*
+ * Commit the task's transaction.  Raises what a deferred trigger raises, and an
+ * error if the task itself has opened a transaction that is still open.
+ */
+void
+loky_worker_commit(void)
+{
+	bool		committed_inside = LokyMyLocalXid() != start_lxid;
+
+	final_commit = true;
+	CommitTransactionCommand();
+	if (IsTransactionOrTransactionBlock())
+	{
+		final_commit = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("task left a transaction open"),
+				 errhint("Each task runs in a transaction of its own: leave out BEGIN, or end it with COMMIT in the same task.")));
+	}
+	clean_session(committed_inside);
+}
+
+/*
+ * After an error: abort the transaction and return the error, copied into
+ * context.
+ */
+ErrorData *
+loky_worker_abort(MemoryContext context)
+{
+	ErrorData  *edata;
+	bool		committed_inside = LokyMyLocalXid() != start_lxid;
+
+	HOLD_INTERRUPTS();
+	loky_run_reset_timeout();
+	QueryCancelPending = false;
+	MemoryContextSwitchTo(context);
+	edata = CopyErrorData();
+	FlushErrorState();
+	AbortOutOfAnyTransaction();
+	PortalErrorCleanup();
+	jit_reset_after_error();
+	guc_level = 0;
+	RESUME_INTERRUPTS();
+	clean_session(committed_inside);
+	MemoryContextSwitchTo(context);
+	return edata;
+}
+
+/* The sink of notices while a task runs. */
+static void
+keep_notice(const char *message, Size len)
+{
+	MemoryContext oldcontext;
+	StringInfo	copy;
+
+	if (!loky_store_is_begun(LokyMyWriter))
+		return;
+	loky_store_put(LokyMyWriter, LOKY_RECORD_NOTICE, message, len);
+
+	/* again for the case that the task fails, when the store is emptied */
+	oldcontext = MemoryContextSwitchTo(LokyTaskContext);
+	copy = makeStringInfo();
+	appendBinaryStringInfo(copy, message, len);
+	task_notices = lappend(task_notices, copy);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Write down that the task returned no set of rows. */
+static void
+put_completion(const LokyCompletion *completion)
+{
+	union
+	{
+		LokyCommandRecord record;
+		char		bytes[offsetof(LokyCommandRecord, tag) + 64];
+	}			command;
+	Size		len = strlen(completion->tag) + 1;
+
+	command.record.processed = completion->processed;
+	memcpy(command.bytes + offsetof(LokyCommandRecord, tag), completion->tag, len);
+	loky_store_put(LokyMyWriter, LOKY_RECORD_COMMAND, &command,
+				   offsetof(LokyCommandRecord, tag) + len);
+}
+
+/* Run the task up to and including its commit. */
+static void
+execute_task(LokySharedTask *task)
+{
+	LokySharedRequest *request = &task->request;
+	LokyValues	args = {0};
+	LokyPlan   *plan;
+	LokyCompletion completion;
+
+	loky_worker_begin(request);
+	LokyMyWorker->phase = LOKY_PHASE_BEGUN;
+	CHECK_FOR_INTERRUPTS();
+	if (request->nargs > 0)
+	{
+		Size		len;
+		const char *data = loky_request_args(request, &len);
+
+		loky_codec_decode_values(data, len, &args);
+	}
+	plan = loky_plan_get(debug_query_string, request->hash, args.n, args.types);
+	loky_plan_run(plan, &args, LokyMyDest, &completion);
+	loky_dest_release(LokyMyDest);
+	if (!completion.has_rows)
+		put_completion(&completion);
+
+	loky_worker_precommit();
+	CHECK_FOR_INTERRUPTS();
+	loky_worker_commit();
+
+	/* where a ROLLBACK or PREPARE TRANSACTION was the end, nothing sealed it */
+	seal_task(task);
+}
+
+/* Replace whatever the failed task has written, but its notices, by the error. */
+static void
+put_error(LokySharedTask *task, const ErrorData *edata)
+{
+	StringInfoData error;
+	ListCell   *lc;
+
+	initStringInfo(&error);
+	loky_error_encode(&error, edata);
+	loky_store_begin(LokyMyWriter, &task->result);
+	foreach(lc, task_notices)
+	{
+		StringInfo	notice = lfirst(lc);
+
+		loky_store_put(LokyMyWriter, LOKY_RECORD_NOTICE, notice->data,
+					   notice->len);
+	}
+	loky_store_put(LokyMyWriter, LOKY_RECORD_ERROR, error.data, error.len);
+	loky_store_end(LokyMyWriter);
+	pfree(error.data);
+}
+
+/* Run the task in LokyMyWorker->task and end it. */
+static void
+run_task(void)
+{
+	LokySharedTask *task = LokyMyWorker->task;
+	volatile LokyTaskState state = LOKY_TASK_SUCCEEDED;
+	volatile int sqlstate = 0;
+
+	LokyMyDepth = task->request.depth;
+	loky_worker_reset_memory();
+	debug_query_string = pstrdup(loky_request_sql(&task->request));
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	loky_worker_show_label(loky_request_label(&task->request));
+	loky_dest_reset(LokyMyDest);
+	LokyMyDest->max_rows = 0;
+	LokyMyDest->hold = false;
+	LokyMyDest->known_desc = NULL;
+	task_notices = NIL;
+	loky_store_begin(LokyMyWriter, &task->result);
+	notice_sink = keep_notice;
+
+	PG_TRY();
+	{
+		execute_task(task);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *edata;
+
+		notice_sink = NULL;
+		edata = loky_worker_abort(LokyTaskContext);
+		loky_store_abandon(LokyMyWriter, &task->result);
+		sqlstate = edata->sqlerrcode;
+		if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+			state = LOKY_TASK_CANCELLED;
+		else
+		{
+			state = LOKY_TASK_FAILED;
+			put_error(task, edata);
+		}
+	}
+	PG_END_TRY();
+
+	notice_sink = NULL;
+	debug_query_string = NULL;
+	HOLD_INTERRUPTS();
+	loky_sched_finish(LokyMyWorker, state, sqlstate);
+	QueryCancelPending = false;
+	RESUME_INTERRUPTS();
+	LokyMyDepth = 0;
+	loky_worker_show_label(NULL);
+}
+
+/*
+ * Look for a short while whether somebody rouses us, without sleeping.  True
+ * if so.
+ */
+static bool
+spin(void)
+{
+	instr_time	start;
+	instr_time	now;
+	double		us;
+
+	INSTR_TIME_SET_CURRENT(start);
+	do
+	{
+		for (int i = 0; i < 20; i++)
+		{
+			if (pg_atomic_read_u32(&LokyMyWorker->woken) != 0)
+				return true;
+			pg_spin_delay();
+		}
+		if (InterruptPending || LokyMyWorker->stop)
+			return false;
+		INSTR_TIME_SET_CURRENT(now);
+		INSTR_TIME_SUBTRACT(now, start);
+		us = INSTR_TIME_GET_MICROSEC(now);
+		if (us > BARE_SPIN_US)
+			sched_yield();
+	} while (us < SPIN_US);
+	return false;
+}
+
+/* Milliseconds that the worker may rest on from now, -1: for ever. */
+static long
+remaining_rest(TimestampTz since)
+{
+	int			timeout = loky->executors[LokyMyWorker->executor].timeout;
+
+	if (timeout < 0)
+		return -1;
+	return Max(0, timeout - TimestampDifferenceMilliseconds(since,
+															GetCurrentTimestamp()));
+}
+
+static void
+reload_config(void)
+{
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+}
+
+/*
+ * Wait until there is something to do.  False where the worker is to leave.
+ */
+static bool
+rest(void)
+{
+	TimestampTz since;
+
+	if (spin())
+		return true;
+	since = GetCurrentTimestamp();
+	pgstat_report_activity(STATE_IDLE, NULL);
+	(void) pgstat_report_stat(false);
+	for (;;)
+	{
+		long		timeout;
+
+		ResetLatch(MyLatch);
+		if (pg_atomic_read_u32(&LokyMyWorker->woken) != 0)
+			return true;
+		if (ProcDiePending)
+			return false;		/* nothing is lost: no need to complain */
+		CHECK_FOR_INTERRUPTS();
+		reload_config();
+		if (role_changed)
+			LokyMyWorker->stop = true;
+		timeout = remaining_rest(since);
+		if (timeout == 0 || LokyMyWorker->stop)
+		{
+			if (loky_sched_retire(LokyMyWorker))
+				return false;
+			since = GetCurrentTimestamp();
+			timeout = 10;
+		}
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+						 (timeout >= 0 ? WL_TIMEOUT : 0),
+						 timeout, PG_WAIT_EXTENSION);
+	}
+}
+
+/* The process of a worker. */
+void
+loky_worker_main(Datum main_arg)
+{
+	initialize_worker(main_arg);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		reload_config();
+		switch (loky_sched_next(LokyMyWorker))
+		{
+			case LOKY_NEXT_TASK:
+				run_task();
+				break;
+			case LOKY_NEXT_MAP:
+				loky_map_work(LokyMyWorker->map);
+				break;
+			case LOKY_NEXT_IDLE:
+				if (!rest())
+					proc_exit(0);
+				break;
+			case LOKY_NEXT_EXIT:
+				proc_exit(0);
+		}
+	}
+}

@@ -1,0 +1,47 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.h
+ *	  The worker process.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/worker.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_WORKER_H
+#define LOKY_WORKER_H
+
+#include "dest.h"
+#include "errdata.h"
+#include "pool.h"
+#include "store.h"
+
+/* the slot of this process; NULL in every process that is no worker */
+extern LokySharedWorker *LokyMyWorker;
+
+/* depth of the task that runs here; 0 in a session */
+extern int	LokyMyDepth;
+
+extern PGDLLEXPORT void loky_worker_main(Datum main_arg);
+
+/* where notices of what runs go */
+typedef void (*LokyNoticeSink) (const char *message, Size len);
+extern void loky_worker_set_sink(LokyNoticeSink sink);
+
+extern void loky_worker_show_label(const char *label);
+
+/* a transaction of a task or of items, for map_worker.c */
+extern void loky_worker_begin(const LokySharedRequest *request);
+extern void loky_worker_precommit(void);
+extern void loky_worker_commit(void);
+extern ErrorData *loky_worker_abort(MemoryContext context);
+extern void loky_worker_reset_memory(void);
+
+/* owned by the worker loop, shared with map_worker.c */
+extern LokyStoreWriter *LokyMyWriter;
+extern LokyDest *LokyMyDest;
+extern MemoryContext LokyTaskContext;
+
+#endif							/* LOKY_WORKER_H */
