@@ -72,6 +72,15 @@ add_text(Row *row, const char *text)
 }
 
 static void
+add_name(Row *row, const char *name)
+{
+	if (name == NULL)
+		add_null(row);
+	else
+		add(row, DirectFunctionCall1(namein, CStringGetDatum(name)));
+}
+
+static void
 add_time(Row *row, TimestampTz time)
 {
 	if (time == 0)
@@ -142,8 +151,8 @@ loky_executor_rows(PG_FUNCTION_ARGS)
 			executor.state == LOKY_EXECUTOR_CLOSED)
 			continue;
 		add(&row, Int32GetDatum(executor.id));
-		add_text(&row, get_database_name(executor.database));
-		add_text(&row, GetUserNameFromId(executor.role, true));
+		add_name(&row, get_database_name(executor.database));
+		add_name(&row, GetUserNameFromId(executor.role, true));
 		add_text(&row, "bgworker");
 		add(&row, Int32GetDatum(executor.max_workers));
 		add(&row, Int32GetDatum(executor.nworkers));
@@ -350,7 +359,8 @@ put_task(FunctionCallInfo fcinfo, LokySharedTask *task)
 
 		row.nulls[ROLE_COLUMN] = name == NULL;
 		if (name != NULL)
-			row.values[ROLE_COLUMN] = CStringGetTextDatum(name);
+			row.values[ROLE_COLUMN] =
+				DirectFunctionCall1(namein, CStringGetDatum(name));
 	}
 	put(fcinfo, &row);
 }

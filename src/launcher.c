@@ -178,6 +178,8 @@ static bool
 register_worker(LokySharedWorker *slot)
 {
 	BackgroundWorker worker;
+	MemoryContext oldcontext;
+	bool		registered;
 
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
@@ -193,7 +195,13 @@ register_worker(LokySharedWorker *slot)
 	worker.bgw_main_arg = Int32GetDatum(slot->index);
 	memcpy(worker.bgw_extra, &slot->generation, sizeof(slot->generation));
 	worker.bgw_notify_pid = MyProcPid;
-	return RegisterDynamicBackgroundWorker(&worker, &handles[slot->index]);
+
+	/* the handle outlives this round of the main loop */
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	registered = RegisterDynamicBackgroundWorker(&worker,
+												 &handles[slot->index]);
+	MemoryContextSwitchTo(oldcontext);
+	return registered;
 }
 
 /*

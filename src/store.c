@@ -437,8 +437,14 @@ next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 	size_t		nread;
 
 	if (reader->file == NULL)
+	{
+		MemoryContext oldcontext =
+			MemoryContextSwitchTo(GetMemoryChunkContext(reader));
+
 		reader->file = BufFileOpenFileSet(&reader->store->fileset, STORE_FILE,
 										  O_RDONLY, false);
+		MemoryContextSwitchTo(oldcontext);
+	}
 	nread = BufFileRead(reader->file, &head, sizeof(head));
 	if (nread == 0)
 		return false;
