@@ -221,6 +221,13 @@ AS 'MODULE_PATHNAME', 'loky_task_rows'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky._tasks() IS 'rows of the view loky.tasks';
 
+CREATE FUNCTION loky._memory_used()
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'loky_memory_used'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._memory_used() IS
+'bytes of loky.shared_memory that are in use';
+
 CREATE VIEW loky.executors AS SELECT * FROM loky._executors();
 COMMENT ON VIEW loky.executors IS
 'executors, their sizes and what they have done';

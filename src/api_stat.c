@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "area.h"
 #include "client.h"
 #include "compat.h"
 #include "errdata.h"
@@ -37,6 +38,7 @@
 LOKY_FUNCTION(loky_executor_rows);
 LOKY_FUNCTION(loky_worker_rows);
 LOKY_FUNCTION(loky_task_rows);
+LOKY_FUNCTION(loky_memory_used);
 
 #define MAX_COLUMNS	20
 
@@ -380,4 +382,12 @@ loky_task_rows(PG_FUNCTION_ARGS)
 			put_task(fcinfo, &loky->tasks[word * 64 + i]);
 	}
 	return (Datum) 0;
+}
+
+/* Bytes of loky.shared_memory that are in use. */
+Datum
+loky_memory_used(PG_FUNCTION_ARGS)
+{
+	loky_attach();
+	PG_RETURN_INT64((int64) loky_area_used());
 }

@@ -51,6 +51,9 @@ typedef struct LokySharedAreaChunk
 	Size		size;
 } LokySharedAreaChunk;
 
+/* What takes more than this counts as large. */
+#define LARGE_SIZE		(16 * 1024)
+
 #define AREA_HEAD_SIZE	MAXALIGN(sizeof(LokySharedAreaHead))
 #define CHUNK_HEAD_SIZE MAXALIGN(sizeof(LokySharedAreaChunk))
 
@@ -117,6 +120,19 @@ loky_area_alloc(Size size)
 	chunk->size = size;
 	pg_atomic_fetch_add_u64(&area_head->used, size);
 	return dp + CHUNK_HEAD_SIZE;
+}
+
+/*
+ * May something that could as well lie in a file take size bytes?  Large things
+ * leave half of the area, small ones an eighth, to what has no other place.
+ */
+bool
+loky_area_has_room(Size size)
+{
+	Size		total = loky_area_size();
+	Size		used = pg_atomic_read_u64(&area_head->used);
+
+	return used + size <= (size > LARGE_SIZE ? total / 2 : total / 8 * 7);
 }
 
 /* The address of what loky_area_alloc returned. */

@@ -22,6 +22,7 @@ extern void loky_area_init(void *place, Size size, int tranche);
 /* any process */
 extern void loky_area_attach(void *place);
 extern dsa_pointer loky_area_alloc(Size size);
+extern bool loky_area_has_room(Size size);
 extern void *loky_area_address(dsa_pointer dp);
 extern void loky_area_free(dsa_pointer dp);
 extern Size loky_area_used(void);

@@ -300,7 +300,8 @@ alloc_piece(LokySharedMap *map, LokySharedPart *part, Size size)
 	{
 		Size		bytes = Max(CHUNK_BYTES, head + size);
 
-		part->chunk = loky_area_alloc(bytes);
+		if (loky_area_has_room(bytes))
+			part->chunk = loky_area_alloc(bytes);
 		if (!DsaPointerIsValid(part->chunk))
 		{
 			bytes = head + size;
@@ -322,17 +323,23 @@ alloc_piece(LokySharedMap *map, LokySharedPart *part, Size size)
 
 /*
  * Move the complete store of an item into a piece, and leave it empty.  Returns
- * the piece, invalid where the area is full.
+ * the piece, invalid where the area is full.  With may_spill the records go to
+ * a file before that, which can raise an error.
  */
 uint64
 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
-					LokySharedStore *store)
+					LokySharedStore *store, bool may_spill)
 {
-	Size		size = offsetof(LokySharedPiece, store) +
-		offsetof(LokySharedStore, inline_data) + store->inline_used;
-	dsa_pointer dp = alloc_piece(map, part, size);
+	Size		head = offsetof(LokySharedPiece, store) +
+		offsetof(LokySharedStore, inline_data);
+	dsa_pointer dp = alloc_piece(map, part, head + store->inline_used);
 	LokySharedPiece *piece;
 
+	if (!DsaPointerIsValid(dp) && may_spill)
+	{
+		loky_store_spill(store);
+		dp = alloc_piece(map, part, head + store->inline_used);
+	}
 	if (!DsaPointerIsValid(dp))
 		return InvalidDsaPointer;
 	piece = loky_area_address(dp);
@@ -356,7 +363,7 @@ loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
 {
 	loky_store_set(&part->store, LOKY_RECORD_ERROR, data, len);
 	outcome->state = LOKY_ITEM_ERROR;
-	outcome->value = loky_map_keep_store(map, part, &part->store);
+	outcome->value = loky_map_keep_store(map, part, &part->store, false);
 	if (DsaPointerIsValid(outcome->value))
 		return true;
 	loky_store_free(&part->store);

@@ -214,7 +214,7 @@ extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
 							   const char *data, Size len,
 							   LokySharedOutcome *outcome);
 extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
-								  LokySharedStore *store);
+								  LokySharedStore *store, bool may_spill);
 
 /* the worker's side (map_worker.c) */
 extern void loky_map_work(LokySharedMap *map);

@@ -297,7 +297,7 @@ take_outcome(MapJob *job, const LokyCompletion *completion,
 	}
 	offer_desc(job);
 	outcome->state = LOKY_ITEM_ROWS;
-	outcome->value = loky_map_keep_store(job->map, part, &part->store);
+	outcome->value = loky_map_keep_store(job->map, part, &part->store, true);
 	if (!DsaPointerIsValid(outcome->value))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),

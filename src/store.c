@@ -121,7 +121,8 @@ loky_blob_write(LokySharedBlob *blob, const char *data, Size len)
 	blob->len = len;
 	if (len == 0)
 		return;
-	blob->memory = loky_area_alloc(len);
+	if (loky_area_has_room(len))
+		blob->memory = loky_area_alloc(len);
 	if (DsaPointerIsValid(blob->memory))
 	{
 		memcpy(loky_area_address(blob->memory), data, len);
@@ -244,6 +245,26 @@ loky_store_set(LokySharedStore *store, LokyRecordKind kind,
 }
 
 /*
+ * Move what lies inline in the complete store to a file, for want of memory.
+ * Raises an error where the file cannot be written.
+ */
+void
+loky_store_spill(LokySharedStore *store)
+{
+	BufFile    *file;
+
+	if (store->inline_used == 0 || store->has_file)
+		return;
+	init_fileset(&store->fileset);
+	store->has_file = true;
+	file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
+	BufFileWrite(file, store->inline_data, store->inline_used);
+	BufFileExportFileSet(file);
+	BufFileClose(file);
+	store->inline_used = 0;
+}
+
+/*
  * A writer, in CurrentMemoryContext, to be used for one store after the other
  * for the life of the process.
  */
@@ -323,7 +344,8 @@ flush(LokyStoreWriter *writer)
 	if (size == 0)
 		return;
 	if (writer->file == NULL &&
-		store->bytes < loky_area_size() / STORE_AREA_SHARE)
+		store->bytes < loky_area_size() / STORE_AREA_SHARE &&
+		loky_area_has_room(size))
 		dp = loky_area_alloc(offsetof(LokySharedSegment, data) + size);
 	if (DsaPointerIsValid(dp))
 	{
