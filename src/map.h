@@ -106,6 +106,8 @@ typedef struct LokySharedPart
 	bool		wrote;			/* a procedure has committed something */
 	uint32		noutcomes;
 	uint32		max_outcomes;
+	uint64		nsucceeded;		/* items not yet counted by the executor */
+	uint64		nfailed;
 	dsa_pointer chunk;			/* being filled, or invalid */
 	dsa_pointer outcomes;
 	LokySharedStore store;		/* of the item that runs */

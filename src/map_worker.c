@@ -352,6 +352,7 @@ publish(LokySharedMap *map, LokySharedPart *part)
 	for (uint32 i = 0; i < n; i++)
 		loky_map_publish(map, &outcomes[i]);
 	part->noutcomes = 0;
+	part->nsucceeded += n;
 	part->range.lo += n;
 	part->committed = false;
 	part->wrote = false;
@@ -383,6 +384,7 @@ publish_error(LokySharedMap *map, LokySharedPart *part, const char *error,
 		}
 		loky_map_publish(map, &outcome);
 	}
+	part->nfailed += n;
 	part->range.lo += n;
 	part->committed = false;
 	part->wrote = false;

@@ -394,6 +394,7 @@ extern void loky_sched_offer_map(LokySharedMap *map);
 extern void loky_sched_park_map(LokySharedMap *map);
 extern LokyNext loky_sched_next(LokySharedWorker *worker);
 extern bool loky_sched_retire(LokySharedWorker *worker);
+extern bool loky_sched_rejoin(LokySharedWorker *worker);
 extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
 							  int sqlstate);
 extern void loky_sched_leave_map(LokySharedWorker *worker);

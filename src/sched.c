@@ -366,6 +366,30 @@ loky_sched_retire(LokySharedWorker *worker)
 }
 
 /*
+ * Have an idle worker look at the queue again, as work may have become ready
+ * without anybody being told.  False where it was roused meanwhile.
+ */
+bool
+loky_sched_rejoin(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	bool		idle;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	idle = worker->state == LOKY_WORKER_IDLE;
+	if (idle)
+	{
+		dlist_delete(&worker->node);
+		executor->nidle--;
+		executor->nwaking++;
+		worker->state = LOKY_WORKER_BUSY;
+		pg_atomic_write_u32(&worker->woken, 1);
+	}
+	LWLockRelease(&executor->lock);
+	return idle;
+}
+
+/*
  * Bring a task to a final state.  The executor's lock is held; *waiter is whom
  * to wake after its release.
  */
@@ -428,6 +452,21 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
 	wake_shutdown_waiters(executor);
 }
 
+/* Count the items of its map that the worker has ended.  Lock held. */
+static void
+count_items(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	LokySharedPart *part = loky_map_part(worker->map, worker->index);
+
+	if (part == NULL)
+		return;
+	worker->tasks_done += part->nsucceeded + part->nfailed;
+	executor->succeeded += part->nsucceeded;
+	executor->failed += part->nfailed;
+	part->nsucceeded = 0;
+	part->nfailed = 0;
+}
+
 /* The worker has done what it can of its map. */
 void
 loky_sched_leave_map(LokySharedWorker *worker)
@@ -436,6 +475,7 @@ loky_sched_leave_map(LokySharedWorker *worker)
 	LokySharedMap *map = worker->map;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	count_items(executor, worker);
 	worker->map = NULL;
 	worker->phase = LOKY_PHASE_NONE;
 	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
@@ -706,6 +746,7 @@ loky_sched_settle(LokySharedWorker *worker)
 
 		loky_map_settle(map, loky_map_part(map, worker->index),
 						error.data, error.len);
+		count_items(executor, worker);
 		worker->map = NULL;
 		loky_map_detach(map);
 	}

@@ -61,6 +61,7 @@
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/procsignal.h"
+#include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/inval.h"
@@ -101,8 +102,11 @@ MemoryContext LokyTaskContext = NULL;
 /* true while a transaction of a task is under way: then a cancel counts */
 static volatile sig_atomic_t running = false;
 
-/* a relation of this worker's role has changed: it must not go on */
+/* this worker's role has changed: it must not go on */
 static bool role_changed = false;
+
+/* the role's hash value in the cache of roles */
+static uint32 role_hash = 0;
 
 /* the nest level of settings, and the transaction that it belongs to */
 static int	guc_level = 0;
@@ -284,11 +288,12 @@ note_commit(XactEvent event, void *arg)
 			LOKY_PHASE_WROTE;
 }
 
-/* Some role has changed; ours may have lost rights that were cached. */
+/* Our role has changed; it may have lost rights that were cached. */
 static void
 note_role_change(Datum arg, int cacheid, uint32 hashvalue)
 {
-	role_changed = true;
+	if (hashvalue == 0 || hashvalue == role_hash)
+		role_changed = true;
 }
 
 /*
@@ -354,6 +359,8 @@ connect_as_role(LokySharedExecutor *executor)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role with OID %u does not exist any more",
 						executor->role)));
+	role_hash = GetSysCacheHashValue1(AUTHOID,
+									  ObjectIdGetDatum(executor->role));
 	actual = superuser_arg(executor->role);
 	if (actual != is_superuser)
 	{
@@ -745,14 +752,15 @@ remaining_rest(TimestampTz since)
 															GetCurrentTimestamp()));
 }
 
-static void
+/* Read the configuration again if told to; true if so. */
+static bool
 reload_config(void)
 {
-	if (ConfigReloadPending)
-	{
-		ConfigReloadPending = false;
-		ProcessConfigFile(PGC_SIGHUP);
-	}
+	if (!ConfigReloadPending)
+		return false;
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	return true;
 }
 
 /*
@@ -778,7 +786,14 @@ rest(void)
 		if (ProcDiePending)
 			return false;		/* nothing is lost: no need to complain */
 		CHECK_FOR_INTERRUPTS();
-		reload_config();
+		if (catchupInterruptPending)
+			ProcessCatchupInterrupt();
+		if (reload_config())
+		{
+			/* loky.enabled may be on again */
+			(void) loky_sched_rejoin(LokyMyWorker);
+			return true;
+		}
 		if (role_changed)
 			LokyMyWorker->stop = true;
 		timeout = remaining_rest(since);
@@ -804,7 +819,7 @@ loky_worker_main(Datum main_arg)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		reload_config();
+		(void) reload_config();
 		switch (loky_sched_next(LokyMyWorker))
 		{
 			case LOKY_NEXT_TASK:
