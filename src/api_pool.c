@@ -411,5 +411,6 @@ loky_shutdown(PG_FUNCTION_ARGS)
 Datum
 loky_cpu_count_sql(PG_FUNCTION_ARGS)
 {
+	loky_attach();
 	PG_RETURN_INT32(loky_cpu_count(!PG_ARGISNULL(0) && PG_GETARG_BOOL(0)));
 }

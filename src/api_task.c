@@ -29,6 +29,7 @@
 #include "compat.h"
 #include "errdata.h"
 #include "guc.h"
+#include "held.h"
 #include "items.h"
 #include "reader.h"
 #include "request.h"
@@ -202,7 +203,7 @@ close_result(Datum arg)
 	if (state->task == NULL)
 		return;
 	loky_store_close(state->store);
-	loky_client_unpin(state->task);
+	loky_held_unpin(state->task);
 	state->task = NULL;
 }
 
@@ -221,7 +222,7 @@ open_result(FunctionCallInfo fcinfo)
 		raise_timeout(state->id);
 	task = loky_client_find(state->id, false);
 	state->state = (LokyTaskState) pg_atomic_read_u32(&task->state);
-	loky_client_pin(task);
+	loky_held_pin(task);
 	state->task = task;
 	state->store = loky_store_open(&task->result);
 	state->reader = loky_reader_create(fcinfo, type, task->role);
@@ -367,12 +368,12 @@ loky_exception(PG_FUNCTION_ARGS)
 		raise_timeout(id);
 	task = loky_client_find(id, false);
 	state = (LokyTaskState) pg_atomic_read_u32(&task->state);
-	loky_client_pin(task);
+	loky_held_pin(task);
 	if (state == LOKY_TASK_CANCELLED)
 		raise_cancelled(id);
 	if (state == LOKY_TASK_FAILED)
 		read_error(task, values, nulls);
-	loky_client_unpin(task);
+	loky_held_unpin(task);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, nulls)));
 }

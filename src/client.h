@@ -45,7 +45,6 @@ typedef enum LokyWaitUntil
 	LOKY_UNTIL_EXCEPTION
 } LokyWaitUntil;
 
-extern void loky_client_init(void);
 extern void loky_client_check_context(void);
 
 /* submitting */
@@ -69,15 +68,5 @@ extern bool loky_client_sleep(TimestampTz deadline,
 /* looking a future up */
 extern LokySharedTask *loky_client_find(int64 id, bool to_cancel);
 extern bool loky_client_may_use(Oid role);
-
-/* a finished task that must not go while it is read */
-extern void loky_client_pin(LokySharedTask *task);
-extern void loky_client_unpin(LokySharedTask *task);
-
-/* a map that this session reads */
-extern void loky_client_own_map(LokySharedMap *map);
-extern void loky_client_offered_map(LokySharedMap *map);
-extern void loky_client_stop_map(LokySharedMap *map);
-extern void loky_client_close_map(LokySharedMap *map);
 
 #endif							/* LOKY_CLIENT_H */

@@ -27,6 +27,7 @@
 #include "compat.h"
 #include "errdata.h"
 #include "guc.h"
+#include "held.h"
 #include "map_reader.h"
 #include "settings.h"
 #include "worker.h"
@@ -91,7 +92,7 @@ create_map(void)
 	map->items.memory = InvalidDsaPointer;
 	loky_blob_init(&map->items);
 	loky_request_init(&map->request);
-	loky_client_own_map(map);
+	loky_held_own_map(map);
 	LWLockInitialize(&map->lock, loky->map_tranche);
 	pg_atomic_init_u64(&map->limit, 0);
 	pg_atomic_init_u32(&map->cancelled, LOKY_MAP_GOES_ON);
@@ -207,7 +208,7 @@ loky_map_reader_open(const LokyMapCall *call)
 		{
 			map = create_map();
 			write_request(map, call);
-			loky_client_close_map(map);
+			loky_held_close_map(map);
 		}
 		return reader;
 	}
@@ -215,7 +216,7 @@ loky_map_reader_open(const LokyMapCall *call)
 	reader->limit = map->window;
 	while (!loky_sched_submit_map(ref.executor, ref.id, map))
 		ref = loky_executor_resolve(ref.id);
-	loky_client_offered_map(map);
+	loky_held_offered_map(map);
 	reader->map = map;
 	if (!call->ordered && call->mode == LOKY_MAP_TRY)
 		reader->seen = MemoryContextAllocExtended(CurrentMemoryContext,
@@ -234,7 +235,7 @@ loky_map_reader_close(LokyMapReader *reader)
 		return;
 	reader->map = NULL;
 	loky_map_free_value(map, reader->last_state, reader->last_value);
-	loky_client_close_map(map);
+	loky_held_close_map(map);
 }
 
 /* The descriptor of rows that do not bring their own. */
@@ -546,7 +547,7 @@ stop_in_time(LokyMapReader *reader)
 {
 	reader->timed_out = true;
 	reader->failed_item = 0;
-	loky_client_stop_map(reader->map);
+	loky_held_stop_map(reader->map);
 }
 
 /*

@@ -42,6 +42,7 @@
 #include "area.h"
 #include "codec.h"
 #include "map.h"
+#include "messages.h"
 #include "run.h"
 #include "worker.h"
 
@@ -633,7 +634,7 @@ loky_map_work(LokySharedMap *map)
 	}
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	loky_worker_show_label(loky_request_label(&map->request));
-	loky_worker_set_sink(keep_notice);
+	loky_messages_set_sink(keep_notice);
 	for (;;)
 	{
 		if (!loky_map_claim(map, job.wish, &job.part->range))
@@ -645,7 +646,7 @@ loky_map_work(LokySharedMap *map)
 		if (loky_sched_yield_map(LokyMyWorker))
 			break;
 	}
-	loky_worker_set_sink(NULL);
+	loky_messages_set_sink(NULL);
 	loky_worker_show_label(NULL);
 	end_job(&job);
 	HOLD_INTERRUPTS();

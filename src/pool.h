@@ -400,6 +400,8 @@ extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
 extern void loky_sched_leave_map(LokySharedWorker *worker);
 extern bool loky_sched_yield_map(LokySharedWorker *worker);
 extern void loky_sched_wait(LokySharedWorker *worker, bool waiting);
+extern void loky_sched_count_items(LokySharedExecutor *executor,
+								   LokySharedWorker *worker);
 extern void loky_sched_settle(LokySharedWorker *worker);
 extern int	loky_sched_demand(LokySharedExecutor *executor);
 extern void loky_sched_end_task(LokySharedExecutor *executor,
@@ -410,5 +412,9 @@ extern void loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it);
 extern void loky_sched_fail_pending(LokySharedExecutor *executor,
 									LokyTaskState state, int sqlstate,
 									const char *error, Size len);
+
+/* settle.c; the executor's lock is held */
+extern int	loky_settle_worker(LokySharedExecutor *executor,
+							   LokySharedWorker *worker);
 
 #endif							/* LOKY_POOL_H */

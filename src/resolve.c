@@ -242,6 +242,17 @@ find_candidates(List *names)
 	return FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
 }
 
+/* Is there the schema that the name gives, if it gives one? */
+static bool
+schema_exists(List *names)
+{
+	char	   *schema;
+	char	   *name;
+
+	DeconstructQualifiedName(names, &schema, &name);
+	return schema == NULL || OidIsValid(LookupNamespaceNoError(schema));
+}
+
 /*
  * Is the text, which has the form of a name, to be taken as a function although
  * there is none of this name?  Then the error will say so.
@@ -434,7 +445,7 @@ resolve_text(const char *task, int nargs, const Oid *types)
 		if ((candidates != NULL && (!has_types || OidIsValid(signature))) ||
 			means_function(names, has_types, task))
 		{
-			if (candidates == NULL && has_types)
+			if (candidates == NULL && (has_types || !schema_exists(names)))
 				ereport(ERROR,
 						(errcode(ERRCODE_UNDEFINED_FUNCTION),
 						 errmsg("function %s does not exist", task),

@@ -179,7 +179,7 @@ prepare_statement(LokyPlan *plan, RawStmt *raw)
 		plan->final_types[i] = types[i];
 	}
 	CompleteCachedPlan(source, queries, NULL, types, ntypes, NULL, NULL,
-					   CURSOR_OPT_PARALLEL_OK, true);
+					   CURSOR_OPT_PARALLEL_OK, false);
 	return source;
 }
 
@@ -196,6 +196,13 @@ loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 	MemoryContext oldcontext;
 	List	   *raws;
 
+	/* what has changed may give parameters and result other types */
+	if (plan != NULL && plan->source != NULL &&
+		!CachedPlanIsValid(plan->source))
+	{
+		drop_plan(plan);
+		plan = NULL;
+	}
 	if (plan != NULL)
 		return plan;
 

@@ -118,68 +118,73 @@ is_search_path(const struct config_generic *setting)
 static void
 append_raw(StringInfo key, const struct config_generic *setting)
 {
-	appendBinaryStringInfo(key, (const char *) &setting, sizeof(setting));
+	const void *value = NULL;
+	int			size = 0;
+
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			appendStringInfoChar(key, *((const struct config_bool *) setting)->variable);
+			value = ((const struct config_bool *) setting)->variable;
+			size = sizeof(bool);
 			break;
 		case PGC_INT:
-			appendBinaryStringInfo(key, (const char *) ((const struct config_int *) setting)->variable,
-								   sizeof(int));
+			value = ((const struct config_int *) setting)->variable;
+			size = sizeof(int);
 			break;
 		case PGC_REAL:
-			appendBinaryStringInfo(key, (const char *) ((const struct config_real *) setting)->variable,
-								   sizeof(double));
+			value = ((const struct config_real *) setting)->variable;
+			size = sizeof(double);
 			break;
 		case PGC_ENUM:
-			appendBinaryStringInfo(key, (const char *) ((const struct config_enum *) setting)->variable,
-								   sizeof(int));
+			value = ((const struct config_enum *) setting)->variable;
+			size = sizeof(int);
 			break;
 		case PGC_STRING:
-			{
-				const char *value = *((const struct config_string *) setting)->variable;
-
-				if (value != NULL)
-					appendBinaryStringInfo(key, value, strlen(value) + 1);
-				break;
-			}
+			value = *((const struct config_string *) setting)->variable;
+			size = value ? (int) strlen(value) + 1 : 0;
+			break;
 	}
+	appendBinaryStringInfo(key, (const char *) &setting, sizeof(setting));
+	if (size > 0)
+		appendBinaryStringInfo(key, value, size);
 }
 
 /* Append the setting as text that the same setting reads back exactly. */
 static void
-append_text(StringInfo buf, const struct config_generic *setting)
+append_text(StringInfo buf, struct config_generic *setting)
 {
+	const char *text = "";
+
 	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			appendStringInfoString(buf, *((const struct config_bool *) setting)->variable ?
-								   "on" : "off");
+			text = *((struct config_bool *) setting)->variable ? "on" : "off";
 			break;
 		case PGC_INT:
-			appendStringInfo(buf, "%d", *((const struct config_int *) setting)->variable);
+			text = psprintf("%d", *((struct config_int *) setting)->variable);
 			break;
 		case PGC_REAL:
-			appendStringInfo(buf, "%.*g", DBL_DECIMAL_DIG,
-							 *((const struct config_real *) setting)->variable);
+			text = psprintf("%.*g", DBL_DECIMAL_DIG,
+							*((struct config_real *) setting)->variable);
 			break;
 		case PGC_ENUM:
-			appendStringInfoString(buf,
-								   config_enum_lookup_by_value(unconstify(struct config_enum *,
-																		  (const struct config_enum *) setting),
-															   *((const struct config_enum *) setting)->variable));
-			break;
+			{
+				struct config_enum *conf = (struct config_enum *) setting;
+
+				text = config_enum_lookup_by_value(conf, *conf->variable);
+				break;
+			}
 		case PGC_STRING:
 			{
-				const char *value = *((const struct config_string *) setting)->variable;
+				struct config_string *conf = (struct config_string *) setting;
 
-				appendStringInfoString(buf, value ? value : "");
+				if (*conf->variable != NULL)
+					text = *conf->variable;
 				break;
 			}
 	}
-	appendStringInfoChar(buf, '\0');
+	appendBinaryStringInfo(buf, text, strlen(text) + 1);
 }
 
 /* Collect the raw values of what goes along now into new_key. */

@@ -23,9 +23,9 @@
 #include "storage/shmem.h"
 
 #include "area.h"
-#include "client.h"
 #include "compat.h"
 #include "guc.h"
+#include "held.h"
 #include "pool.h"
 
 LokySharedControl *loky = NULL;
@@ -189,7 +189,7 @@ loky_attach(void)
 				 errmsg("loky is not loaded at server start"),
 				 errhint("Add loky to shared_preload_libraries and restart the server.")));
 	loky_area_attach(loky->area);
-	loky_client_init();
+	loky_held_init();
 	session_id = pg_atomic_fetch_add_u64(&loky->next_session, 1);
 }
 

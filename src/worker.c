@@ -1,12 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * worker.c
- *	  The worker process: becoming the role, taking tasks, ending them.
- *
- * A worker belongs to one executor for its whole life.  Before it connects to
- * the database it becomes the executor's role in all three senses,
- * authenticated, session and current user, as a parallel worker does, so that
- * RESET ROLE and SET SESSION AUTHORIZATION in a task lead nowhere.
+ *	  The worker process: taking tasks, running them, ending them.
  *
  * A task runs in a transaction that is committed when it has succeeded; its
  * rows are written to the task before the commit, and can be read only after
@@ -45,37 +40,23 @@
 #include <sched.h>
 #include <signal.h>
 
-#include "access/parallel.h"
 #include "access/xact.h"
 #include "commands/async.h"
 #include "jit/jit.h"
-#include "libpq/pqformat.h"
-#include "libpq/pqmq.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
-#include "replication/slot.h"
 #include "storage/ipc.h"
 #include "storage/lock.h"
 #include "storage/procsignal.h"
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
-#include "utils/acl.h"
-#include "utils/inval.h"
-#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
-#include "utils/ps_status.h"
-#include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timeout.h"
-
-/* the structures of connections, which we do not touch, need GSSAPI's headers */
-#undef ENABLE_GSS
-#include "libpq/libpq.h"
 
 #include "area.h"
 #include "client.h"
@@ -83,6 +64,7 @@
 #include "executor.h"
 #include "guc.h"
 #include "map.h"
+#include "messages.h"
 #include "run.h"
 #include "settings.h"
 #include "worker.h"
@@ -102,12 +84,6 @@ MemoryContext LokyTaskContext = NULL;
 /* true while a transaction of a task is under way: then a cancel counts */
 static volatile sig_atomic_t running = false;
 
-/* this worker's role has changed: it must not go on */
-static bool role_changed = false;
-
-/* the role's hash value in the cache of roles */
-static uint32 role_hash = 0;
-
 /* the nest level of settings, and the transaction that it belongs to */
 static int	guc_level = 0;
 static LocalTransactionId start_lxid = 0;
@@ -115,87 +91,8 @@ static LocalTransactionId start_lxid = 0;
 /* the next commit is the one that makes the task succeed */
 static bool final_commit = false;
 
-/* where notices go; NULL: nowhere */
-static LokyNoticeSink notice_sink = NULL;
-
 /* the notices of the present task, in LokyTaskContext */
 static List *task_notices = NIL;
-
-static void
-nothing(void)
-{
-}
-
-static int
-nothing_to_flush(void)
-{
-	return 0;
-}
-
-static bool
-nothing_pending(void)
-{
-	return false;
-}
-
-/* The text of a message's primary field and its severity, for the slot. */
-static void
-note_last_words(const char *message, size_t len)
-{
-	const char *place = message;
-	const char *end = message + len;
-	const char *severity = "";
-	const char *primary = "";
-
-	while (place < end && *place != '\0')
-	{
-		char		field = *place++;
-
-		if (field == PG_DIAG_SEVERITY)
-			severity = place;
-		else if (field == PG_DIAG_MESSAGE_PRIMARY)
-			primary = place;
-		place += strlen(place) + 1;
-	}
-	snprintf(LokyMyWorker->last_words, LOKY_LAST_WORDS, "%s:  %s",
-			 severity, primary);
-}
-
-/*
- * A message to the client that we do not have.  Notices go to the sink; an
- * error that is sent is one that ends this process.
- */
-static int
-put_message(char type, const char *message, size_t len)
-{
-	if (type == 'N' && notice_sink != NULL)
-		notice_sink(message, len);
-	else if (type == 'E' && LokyMyWorker != NULL)
-		note_last_words(message, len);
-	return 0;
-}
-
-static void
-put_message_noblock(char type, const char *message, size_t len)
-{
-	(void) put_message(type, message, len);
-}
-
-static const PQcommMethods message_methods = {
-	.comm_reset = nothing,
-	.flush = nothing_to_flush,
-	.flush_if_writable = nothing_to_flush,
-	.is_send_pending = nothing_pending,
-	.putmessage = put_message,
-	.putmessage_noblock = put_message_noblock
-};
-
-/* Let notices go to sink until told otherwise. */
-void
-loky_worker_set_sink(LokyNoticeSink sink)
-{
-	notice_sink = sink;
-}
 
 /* SIGINT: cancel what runs. */
 static void
@@ -237,7 +134,7 @@ exit_worker(int code, Datum arg)
 
 	if (worker == NULL)
 		return;
-	notice_sink = NULL;
+	loky_messages_set_sink(NULL);
 	LWLockReleaseAll();
 	loky_sched_settle(worker);
 	LokyMyWorker = NULL;
@@ -288,112 +185,6 @@ note_commit(XactEvent event, void *arg)
 			LOKY_PHASE_WROTE;
 }
 
-/* Our role has changed; it may have lost rights that were cached. */
-static void
-note_role_change(Datum arg, int cacheid, uint32 hashvalue)
-{
-	if (hashvalue == 0 || hashvalue == role_hash)
-		role_changed = true;
-}
-
-/*
- * Find the slot that the launcher has claimed for this process.  It may have
- * given up on us meanwhile.
- */
-static void
-attach_slot(Datum main_arg)
-{
-	int			index = DatumGetInt32(main_arg);
-	uint32		generation;
-	LokySharedWorker *worker;
-	LokySharedExecutor *executor;
-	bool		ok;
-
-	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
-	if (loky == NULL || index < 0 || index >= loky->nworkers)
-		proc_exit(0);
-	worker = &loky->workers[index];
-	executor = &loky->executors[worker->executor];
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	ok = worker->generation == generation &&
-		worker->state == LOKY_WORKER_STARTING && !worker->exited;
-	if (ok)
-	{
-		worker->pid = MyProcPid;
-		worker->procno = LokyMyProcNumber();
-		worker->started = GetCurrentTimestamp();
-		worker->last_active = worker->started;
-		LokyMyWorker = worker;
-	}
-	LWLockRelease(&executor->lock);
-	if (!ok)
-		proc_exit(0);
-	before_shmem_exit(exit_worker, (Datum) 0);
-}
-
-/*
- * Connect as the executor's role; see the head of this file.  Whether it is a
- * superuser must be told before the catalogs can be read: check it afterwards,
- * and if it was wrong, leave and let the launcher start another worker.
- */
-static void
-connect_as_role(LokySharedExecutor *executor)
-{
-	bool		is_superuser = executor->role_is_superuser;
-	bool		exists;
-	bool		actual;
-
-	InitializingParallelWorker = true;
-	SetAuthenticatedUserId(executor->role, is_superuser);
-	SetSessionAuthorization(executor->role, is_superuser);
-	SetCurrentRoleId(InvalidOid, false);
-	BackgroundWorkerInitializeConnectionByOid(executor->database,
-											  executor->role,
-											  LOKY_WORKER_CONNECT_FLAGS);
-	InitializingParallelWorker = false;
-
-	StartTransactionCommand();
-	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(executor->role));
-	if (!exists)
-		ereport(FATAL,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role with OID %u does not exist any more",
-						executor->role)));
-	role_hash = GetSysCacheHashValue1(AUTHOID,
-									  ObjectIdGetDatum(executor->role));
-	actual = superuser_arg(executor->role);
-	if (actual != is_superuser)
-	{
-		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		executor->role_is_superuser = actual;
-		LokyMyWorker->stop = true;
-		LWLockRelease(&executor->lock);
-		proc_exit(0);
-	}
-	SetConfigOption("session_authorization",
-					GetUserNameFromId(executor->role, false),
-					PGC_BACKEND, PGC_S_OVERRIDE);
-	CommitTransactionCommand();
-}
-
-/* The executor's configuration, as a copy of our own. */
-static void
-install_config(LokySharedExecutor *executor)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	LokyConfig *config;
-
-	LWLockAcquire(&executor->lock, LW_SHARED);
-	config = palloc(executor->config_len);
-	memcpy(config, loky_area_address(executor->config), executor->config_len);
-	LWLockRelease(&executor->lock);
-	MemoryContextSwitchTo(oldcontext);
-
-	StartTransactionCommand();
-	loky_settings_install(config);
-	CommitTransactionCommand();
-}
-
 /* Show what this worker is for in pg_stat_activity. */
 static void
 set_application_name(const char *label)
@@ -423,25 +214,18 @@ loky_worker_show_label(const char *label)
 static void
 initialize_worker(Datum main_arg)
 {
-	LokySharedExecutor *executor;
-
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, handle_cancel);
 	pqsignal(SIGUSR2, handle_loky_cancel);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	attach_slot(main_arg);
-	PqCommMethods = &message_methods;
-	whereToSendOutput = DestRemote;
-	FrontendProtocol = PG_PROTOCOL_LATEST;
+	loky_worker_attach(main_arg);
+	before_shmem_exit(exit_worker, (Datum) 0);
+	loky_messages_redirect();
 	BackgroundWorkerUnblockSignals();
 
 	loky_attach();
-	executor = &loky->executors[LokyMyWorker->executor];
-	connect_as_role(executor);
-	process_session_preload_libraries();
-	install_config(executor);
+	loky_worker_connect();
 	RegisterXactCallback(note_commit, NULL);
-	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
 
 	LokyTaskContext = AllocSetContextCreate(TopMemoryContext, "loky task",
 											ALLOCSET_DEFAULT_SIZES);
@@ -473,7 +257,7 @@ loky_worker_begin(const LokySharedRequest *request)
 	final_commit = false;
 	running = true;
 	loky_run_start_transaction(request->read_only);
-	if (role_changed)
+	if (loky_worker_role_changed())
 		proc_exit(0);
 	start_lxid = LokyMyLocalXid();
 	guc_level = loky_settings_begin();
@@ -675,7 +459,7 @@ run_task(void)
 	LokyMyDest->known_desc = NULL;
 	task_notices = NIL;
 	loky_store_begin(LokyMyWriter, &task->result);
-	notice_sink = keep_notice;
+	loky_messages_set_sink(keep_notice);
 
 	PG_TRY();
 	{
@@ -685,7 +469,7 @@ run_task(void)
 	{
 		ErrorData  *edata;
 
-		notice_sink = NULL;
+		loky_messages_set_sink(NULL);
 		edata = loky_worker_abort(LokyTaskContext);
 		loky_store_abandon(LokyMyWriter, &task->result);
 		sqlstate = edata->sqlerrcode;
@@ -699,7 +483,7 @@ run_task(void)
 	}
 	PG_END_TRY();
 
-	notice_sink = NULL;
+	loky_messages_set_sink(NULL);
 	debug_query_string = NULL;
 	HOLD_INTERRUPTS();
 	loky_sched_finish(LokyMyWorker, state, sqlstate);
@@ -794,7 +578,7 @@ rest(void)
 			(void) loky_sched_rejoin(LokyMyWorker);
 			return true;
 		}
-		if (role_changed)
+		if (loky_worker_role_changed())
 			LokyMyWorker->stop = true;
 		timeout = remaining_rest(since);
 		if (timeout == 0 || LokyMyWorker->stop)

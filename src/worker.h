@@ -26,9 +26,10 @@ extern int	LokyMyDepth;
 
 extern PGDLLEXPORT void loky_worker_main(Datum main_arg);
 
-/* where notices of what runs go */
-typedef void (*LokyNoticeSink) (const char *message, Size len);
-extern void loky_worker_set_sink(LokyNoticeSink sink);
+/* worker_start.c */
+extern void loky_worker_attach(Datum main_arg);
+extern void loky_worker_connect(void);
+extern bool loky_worker_role_changed(void);
 
 extern void loky_worker_show_label(const char *label);
 

@@ -1,0 +1,343 @@
+/*-------------------------------------------------------------------------
+ *
+ * held.c
+ *	  What a caller holds in shared memory, and giving it back.
+ *
+ * Tasks that were claimed but not yet queued, pins on finished tasks that are
+ * being read, maps: all of it is written down here and given back when the
+ * subtransaction or transaction ends, or the process does, so that no error path
+ * needs a handler of its own.
+ *
+ * Giving a map back waits until no worker runs any of it, since nothing may keep
+ * running behind its caller's back; a worker that does not answer is let go after
+ * some seconds.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/held.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "client.h"
+#include "compat.h"
+#include "held.h"
+#include "map.h"
+#include "settings.h"
+
+/* A worker deaf to a cancel for so long is let go. */
+#define DEAF_WORKER_MS	5000
+
+/* Something in shared memory that this process must give back. */
+typedef struct Held
+{
+	LokySharedTask *task;		/* a pin, or NULL */
+	LokySharedMap *map;			/* a map, or NULL */
+	bool		offered;		/* workers can see the map */
+	SubTransactionId subid;
+} Held;
+
+static Held *held = NULL;
+static int	nheld = 0;
+static int	max_held = 0;
+
+/* tasks that were claimed and are not yet queued, linked by next */
+static LokySharedTask *claimed = NULL;
+
+/* Remember something to be given back; never raises an error half way. */
+static Held *
+hold(void)
+{
+	Held	   *entry;
+
+	if (nheld >= max_held)
+	{
+		int			n = Max(16, max_held * 2);
+
+		if (held == NULL)
+			held = MemoryContextAlloc(TopMemoryContext, n * sizeof(Held));
+		else
+			held = repalloc(held, n * sizeof(Held));
+		max_held = n;
+	}
+	entry = &held[nheld++];
+	memset(entry, 0, sizeof(*entry));
+	entry->subid = GetCurrentSubTransactionId();
+	return entry;
+}
+
+static void
+unhold(int i)
+{
+	held[i] = held[--nheld];
+}
+
+/* One pin less; the last one frees a task that was forgotten meanwhile. */
+static void
+unpin(LokySharedTask *task)
+{
+	LokySharedExecutor *executor = loky_task_executor(task);
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	task->pins--;
+	if (task->forgotten && task->pins == 0)
+		loky_task_free(task);
+	else
+		LWLockRelease(&executor->lock);
+}
+
+/*
+ * Keep the finished task until it is unpinned.  The executor's lock is held at
+ * the call and released by it.
+ */
+void
+loky_held_pin(LokySharedTask *task)
+{
+	hold()->task = task;
+	task->pins++;
+	LWLockRelease(&loky_task_executor(task)->lock);
+}
+
+/* The caller has read what it wants of the pinned task. */
+void
+loky_held_unpin(LokySharedTask *task)
+{
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].task == task)
+		{
+			unhold(i);
+			unpin(task);
+			return;
+		}
+	}
+}
+
+/* The map, not yet offered to workers, is to be freed should anything fail. */
+void
+loky_held_own_map(LokySharedMap *map)
+{
+	hold()->map = map;
+}
+
+/* Workers can see the map now. */
+void
+loky_held_offered_map(LokySharedMap *map)
+{
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].map == map)
+			held[i].offered = true;
+	}
+}
+
+/* Tell each worker of the map to cancel what it runs.  Executor's lock held. */
+static void
+cancel_workers(LokySharedExecutor *executor, LokySharedMap *map)
+{
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->map == map && worker->executor == executor->slot)
+			loky_sched_cancel_run(worker);
+	}
+}
+
+/*
+ * Wait until no worker touches the map any more, but not for ever.  Interrupts
+ * are not served: the caller is clearing up.
+ */
+static void
+await_workers(LokySharedExecutor *executor, LokySharedMap *map)
+{
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEAF_WORKER_MS);
+	bool		latch_was_set = false;
+
+	pg_atomic_write_u32(&map->reader_waits, 1);
+	for (;;)
+	{
+		long		rest;
+		int			nworkers;
+
+		ResetLatch(MyLatch);
+		LWLockAcquire(&executor->lock, LW_SHARED);
+		nworkers = map->nworkers;
+		LWLockRelease(&executor->lock);
+		if (nworkers == 0)
+			break;
+		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (rest <= 0)
+		{
+			ereport(LOG,
+					(errmsg("%d workers of a map did not answer its cancellation in time",
+							nworkers)));
+			break;
+		}
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 rest, PG_WAIT_EXTENSION);
+		latch_was_set = true;
+	}
+	/* others may have set the latch for other reasons meanwhile */
+	if (latch_was_set)
+		SetLatch(MyLatch);
+}
+
+/*
+ * Have no more of the map run: what runs is cancelled.  Returns once no worker
+ * touches the map any more, unless one is deaf.
+ */
+void
+loky_held_stop_map(LokySharedMap *map)
+{
+	LokySharedExecutor *executor = &loky->executors[map->executor];
+	bool		busy;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NOT_WANTED);
+	loky_queue_remove_map(executor, map);
+	busy = map->nworkers > 0;
+	if (busy)
+		cancel_workers(executor, map);
+	LWLockRelease(&executor->lock);
+	if (busy)
+		await_workers(executor, map);
+}
+
+/* Withdraw the map and free it, or leave that to its last worker. */
+static void
+close_map(LokySharedMap *map, bool offered)
+{
+	LokySharedExecutor *executor;
+	bool		wanted;
+
+	if (!offered)
+	{
+		loky_map_free(map);
+		return;
+	}
+	loky_held_stop_map(map);
+	executor = &loky->executors[map->executor];
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	map->closed = true;
+	dlist_delete(&map->node);
+	executor->nmaps--;
+	executor->last_used = GetCurrentTimestamp();
+	wanted = executor->state == LOKY_EXECUTOR_OPEN;
+	if (map->nworkers == 0)
+		loky_map_free(map);
+	LWLockRelease(&executor->lock);
+	if (!wanted)
+		loky_wake_launcher();
+}
+
+/* The task was claimed, and is to be released should anything fail. */
+void
+loky_held_claim(LokySharedTask *task)
+{
+	task->next = claimed;
+	claimed = task;
+}
+
+/* All tasks that were claimed are queued now. */
+void
+loky_held_queued(void)
+{
+	claimed = NULL;
+}
+
+/* The caller needs the map no more; what still runs of it is cancelled. */
+void
+loky_held_close_map(LokySharedMap *map)
+{
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].map == map)
+		{
+			bool		offered = held[i].offered;
+
+			unhold(i);
+			close_map(map, offered);
+			return;
+		}
+	}
+}
+
+/* Give back what is held, all of it or what this subtransaction holds. */
+static void
+give_back(SubTransactionId subid)
+{
+	for (int i = nheld - 1; i >= 0; i--)
+	{
+		Held		entry;
+
+		if (i >= nheld || (subid != InvalidSubTransactionId &&
+						   held[i].subid != subid))
+			continue;
+		entry = held[i];
+		unhold(i);
+		if (entry.task != NULL)
+			unpin(entry.task);
+		else
+			close_map(entry.map, entry.offered);
+	}
+	while (claimed != NULL)
+	{
+		LokySharedTask *task = claimed;
+
+		claimed = task->next;
+		loky_task_release(task);
+	}
+	loky_client_end_wait();
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
+		event == XACT_EVENT_PREPARE)
+		give_back(InvalidSubTransactionId);
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId subid,
+					  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		give_back(subid);
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		for (int i = 0; i < nheld; i++)
+		{
+			if (held[i].subid == subid)
+				held[i].subid = parent;
+		}
+	}
+}
+
+static void
+at_exit(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	give_back(InvalidSubTransactionId);
+	loky_settings_forget();
+}
+
+/* Called once in each process that uses loky. */
+void
+loky_held_init(void)
+{
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+	before_shmem_exit(at_exit, (Datum) 0);
+}

@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * held.h
+ *	  What a caller holds in shared memory, and giving it back.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/held.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_HELD_H
+#define LOKY_HELD_H
+
+#include "pool.h"
+
+extern void loky_held_init(void);
+
+/* tasks that are being submitted */
+extern void loky_held_claim(LokySharedTask *task);
+extern void loky_held_queued(void);
+
+/* a finished task that must not go while it is read */
+extern void loky_held_pin(LokySharedTask *task);
+extern void loky_held_unpin(LokySharedTask *task);
+
+/* a map that this session reads */
+extern void loky_held_own_map(LokySharedMap *map);
+extern void loky_held_offered_map(LokySharedMap *map);
+extern void loky_held_stop_map(LokySharedMap *map);
+extern void loky_held_close_map(LokySharedMap *map);
+
+#endif							/* LOKY_HELD_H */

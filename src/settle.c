@@ -1,0 +1,206 @@
+/*-------------------------------------------------------------------------
+ *
+ * settle.c
+ *	  What becomes of the work of a worker that is gone.
+ *
+ * Exactly one place decides what a dead worker's task or items come to, by the
+ * marks that the worker has left in its slot:
+ * 	  final commit done			succeeded
+ * 	  taken but not begun		back to the queue
+ * 	  anything else				failed, with LK001, or LK003 if ended on purpose
+ * So nothing is lost, and nothing that was committed is run again.
+ *
+ * Locking
+ * -------
+ * Everything here needs the lock of the worker's executor.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/settle.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/timestamp.h"
+
+#include "errdata.h"
+#include "map.h"
+#include "pool.h"
+
+/* Starts that may fail in a row before what is pending fails too. */
+#define MAX_FAILED_STARTS	5
+
+/* Pause after the first failed start; doubles with each further one. */
+#define FAILED_START_PAUSE_MS	100
+
+/* The error of a task whose worker ended while it ran it, encoded. */
+static void
+encode_death(StringInfo buf, LokySharedWorker *worker)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	if (worker->kill)
+	{
+		edata.sqlerrcode = ERRCODE_LOKY_SHUTDOWN_EXECUTOR;
+		edata.message = "worker was ended while it ran the task";
+		edata.detail = psprintf("The worker with PID %d was ended on purpose.",
+								worker->pid);
+		edata.hint = "Submit the task again.";
+	}
+	else
+	{
+		edata.sqlerrcode = ERRCODE_LOKY_TERMINATED_WORKER;
+		edata.message = "worker terminated while it ran the task";
+		edata.detail = worker->last_words[0] != '\0' ?
+			psprintf("The worker with PID %d ended: %s", worker->pid,
+					 worker->last_words) :
+			psprintf("The worker with PID %d ended without a word.",
+					 worker->pid);
+		edata.hint = "Only this task is affected. See the server log for more.";
+	}
+	loky_error_encode(buf, &edata);
+}
+
+/* The error of tasks for which no worker can be started, encoded. */
+static void
+encode_failed_start(StringInfo buf, LokySharedWorker *worker)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
+	edata.message = "no worker can be started";
+	edata.detail = worker->last_words[0] != '\0' ?
+		psprintf("The last attempt ended: %s", worker->last_words) :
+		pstrdup("The last attempt ended before the worker was ready.");
+	edata.hint = "See the server log, and submit again once the cause is mended.";
+	loky_error_encode(buf, &edata);
+}
+
+/* A worker that ended before it was ready: pause, or give up. */
+static void
+settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	StringInfoData buf;
+
+	executor->nstarting--;
+	if (worker->stop)
+		return;
+	executor->failed_starts++;
+	executor->next_start =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+									FAILED_START_PAUSE_MS <<
+									executor->failed_starts);
+	if (executor->failed_starts < MAX_FAILED_STARTS)
+		return;
+
+	initStringInfo(&buf);
+	encode_failed_start(&buf, worker);
+	loky_sched_fail_pending(executor, LOKY_TASK_FAILED,
+							ERRCODE_LOKY_BROKEN_EXECUTOR, buf.data, buf.len);
+	executor->failed_starts = 0;
+	{
+		dlist_iter	iter;
+
+		dlist_foreach(iter, &executor->maps)
+		{
+			LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
+
+			/* the reader sees to the rest */
+			pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NO_WORKER);
+			loky_wake(map->reader);
+		}
+	}
+}
+
+/* What becomes of the task that the dead worker had. */
+static int
+settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
+			const StringInfo error)
+{
+	LokySharedTask *task = worker->task;
+	int			waiter = LOKY_NO_WAITER;
+
+	worker->task = NULL;
+	executor->nrunning--;
+	if (worker->phase == LOKY_PHASE_COMMITTED)
+		loky_sched_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, &waiter);
+	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill &&
+			 pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_NONE)
+	{
+		loky_task_set_state(task, LOKY_TASK_PENDING);
+		task->attempts--;
+		task->worker = 0;
+		loky_queue_push_front(executor, task);
+	}
+	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+	{
+		loky_store_free(&task->result);
+		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &waiter);
+	}
+	else
+	{
+		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
+					   error->len);
+		loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
+							worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
+							ERRCODE_LOKY_TERMINATED_WORKER, &waiter);
+		executor->restarts++;
+	}
+	return waiter;
+}
+
+/*
+ * Settle all that the worker had.  Returns whom to wake once the lock is
+ * released.
+ */
+int
+loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	StringInfoData error;
+	int			waiter = LOKY_NO_WAITER;
+
+	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
+	Assert(!worker->exited);
+	initStringInfo(&error);
+	encode_death(&error, worker);
+
+	worker->exited = true;
+	if (worker->state == LOKY_WORKER_IDLE)
+	{
+		dlist_delete(&worker->node);
+		executor->nidle--;
+	}
+	else if (worker->state == LOKY_WORKER_STARTING)
+		settle_failed_start(executor, worker);
+	else if (pg_atomic_read_u32(&worker->woken) != 0)
+	{
+		executor->nwaking--;
+		pg_atomic_write_u32(&worker->woken, 0);
+	}
+	if (worker->waiting)
+	{
+		worker->waiting = false;
+		executor->nwaiting--;
+	}
+	if (worker->task != NULL)
+		waiter = settle_task(executor, worker, &error);
+	if (worker->map != NULL)
+	{
+		LokySharedMap *map = worker->map;
+
+		loky_map_settle(map, loky_map_part(map, worker->index),
+						error.data, error.len);
+		loky_sched_count_items(executor, worker);
+		worker->map = NULL;
+		loky_map_detach(map);
+	}
+	worker->state = LOKY_WORKER_STOPPING;
+	executor->nworkers--;
+	pfree(error.data);
+	return waiter;
+}

@@ -1,0 +1,172 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker_start.c
+ *	  The start of a worker: its slot, its role, its configuration.
+ *
+ * A worker belongs to one executor for its whole life.  Before it connects to the
+ * database it becomes the executor's role in all three senses, authenticated,
+ * session and current user, as a parallel worker does, so that RESET ROLE and SET
+ * SESSION AUTHORIZATION in a task lead nowhere.  A role that may not log in works
+ * too: the right to connect was that of the submitter's session.
+ *
+ * The server remembers whether the authenticated user is a superuser, so a worker
+ * whose role is altered must not go on.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/worker_start.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "area.h"
+#include "compat.h"
+#include "executor.h"
+#include "settings.h"
+#include "worker.h"
+
+/* this worker's role has changed: it must not go on */
+static bool role_changed = false;
+
+/* the role's hash value in the cache of roles */
+static uint32 role_hash = 0;
+
+/* Our role has changed; it may have lost rights that were cached. */
+static void
+note_role_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	if (hashvalue == 0 || hashvalue == role_hash)
+		role_changed = true;
+}
+
+/*
+ * Find the slot that the launcher has claimed for this process.  It may have
+ * given up on us meanwhile.
+ */
+void
+loky_worker_attach(Datum main_arg)
+{
+	int			index = DatumGetInt32(main_arg);
+	uint32		generation;
+	LokySharedWorker *worker;
+	LokySharedExecutor *executor;
+	bool		ok;
+
+	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+	if (loky == NULL || index < 0 || index >= loky->nworkers)
+		proc_exit(0);
+	worker = &loky->workers[index];
+	executor = &loky->executors[worker->executor];
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	ok = worker->generation == generation &&
+		worker->state == LOKY_WORKER_STARTING && !worker->exited;
+	if (ok)
+	{
+		worker->pid = MyProcPid;
+		worker->procno = LokyMyProcNumber();
+		worker->started = GetCurrentTimestamp();
+		worker->last_active = worker->started;
+		LokyMyWorker = worker;
+	}
+	LWLockRelease(&executor->lock);
+	if (!ok)
+		proc_exit(0);
+}
+
+/*
+ * Connect as the executor's role; see the head of this file.  Whether it is a
+ * superuser must be told before the catalogs can be read: check it afterwards,
+ * and if it was wrong, leave and let the launcher start another worker.
+ */
+static void
+connect_as_role(LokySharedExecutor *executor)
+{
+	bool		is_superuser = executor->role_is_superuser;
+	bool		exists;
+	bool		actual;
+
+	InitializingParallelWorker = true;
+	SetAuthenticatedUserId(executor->role, is_superuser);
+	SetSessionAuthorization(executor->role, is_superuser);
+	SetCurrentRoleId(InvalidOid, false);
+	BackgroundWorkerInitializeConnectionByOid(executor->database,
+											  executor->role,
+											  LOKY_WORKER_CONNECT_FLAGS);
+	InitializingParallelWorker = false;
+
+	StartTransactionCommand();
+	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(executor->role));
+	if (!exists)
+		ereport(FATAL,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("role with OID %u does not exist any more",
+						executor->role)));
+	role_hash = GetSysCacheHashValue1(AUTHOID,
+									  ObjectIdGetDatum(executor->role));
+	actual = superuser_arg(executor->role);
+	if (actual != is_superuser)
+	{
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		executor->role_is_superuser = actual;
+		LokyMyWorker->stop = true;
+		LWLockRelease(&executor->lock);
+		proc_exit(0);
+	}
+	SetConfigOption("session_authorization",
+					GetUserNameFromId(executor->role, false),
+					PGC_BACKEND, PGC_S_OVERRIDE);
+	CommitTransactionCommand();
+}
+
+/* The executor's configuration, as a copy of our own. */
+static void
+install_config(LokySharedExecutor *executor)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	LokyConfig *config;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	config = palloc(executor->config_len);
+	memcpy(config, loky_area_address(executor->config), executor->config_len);
+	LWLockRelease(&executor->lock);
+	MemoryContextSwitchTo(oldcontext);
+
+	StartTransactionCommand();
+	loky_settings_install(config);
+	CommitTransactionCommand();
+}
+
+/*
+ * Connect this process, which has its slot, and put its configuration in force.
+ * Does not return where that fails.
+ */
+void
+loky_worker_connect(void)
+{
+	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
+
+	connect_as_role(executor);
+	process_session_preload_libraries();
+	install_config(executor);
+	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
+}
+
+/* Has our role changed since the process was connected? */
+bool
+loky_worker_role_changed(void)
+{
+	return role_changed;
+}
