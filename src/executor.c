@@ -421,7 +421,7 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 	if (executor->id == ref.id)
 	{
 		executor->max_workers = max_workers;
-		surplus = executor->nworkers - executor->nwaiting - max_workers;
+		surplus = loky_executor_strength(executor) - max_workers;
 		for (int i = 0; i < loky->nworkers && surplus > 0; i++)
 		{
 			LokySharedWorker *worker = &loky->workers[i];

@@ -249,6 +249,7 @@ loky_map_part(LokySharedMap *map, int worker)
 	part = loky_area_address(parts[worker]);
 	memset(part, 0, offsetof(LokySharedPart, store));
 	part->max_outcomes = (uint32) max_outcomes;
+	part->wish = 1;
 	part->chunk = InvalidDsaPointer;
 	loky_store_init(&part->store, LOKY_PART_INLINE);
 	part->outcomes = loky_area_alloc(outcomes);

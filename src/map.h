@@ -106,6 +106,7 @@ typedef struct LokySharedPart
 	bool		wrote;			/* a procedure has committed something */
 	uint32		noutcomes;
 	uint32		max_outcomes;
+	uint64		wish;			/* items to claim next, from experience */
 	uint64		nsucceeded;		/* items not yet counted by the executor */
 	uint64		nfailed;
 	dsa_pointer chunk;			/* being filled, or invalid */

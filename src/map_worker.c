@@ -65,7 +65,6 @@ typedef struct MapJob
 	LokyValues	common;			/* the arguments after the item's own */
 	Oid		   *shape;
 	const uint32 *offsets;		/* NULL: fixed width */
-	uint64		wish;			/* items to claim next */
 	bool		repeatable;
 } MapJob;
 
@@ -550,9 +549,9 @@ run_range(MapJob *job)
 		}
 	}
 	if (us < SHORT_RANGE_US)
-		job->wish = Min(size * 2, part->max_outcomes);
+		part->wish = Min(size * 2, part->max_outcomes);
 	else if (us > LONG_RANGE_US)
-		job->wish = Max(size / 2, 1);
+		part->wish = Max(size / 2, 1);
 }
 
 /* Get ready to work on the map.  False where there is no memory for it. */
@@ -570,7 +569,6 @@ begin_job(MapJob *job, LokySharedMap *map)
 	job->context = AllocSetContextCreate(TopMemoryContext, "loky map",
 										 ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(job->context);
-	job->wish = 1;
 	job->part->whole = map->chunksize > 0;
 	job->part->repeatable = false;
 	if (DsaPointerIsValid(map->offsets))
@@ -637,7 +635,7 @@ loky_map_work(LokySharedMap *map)
 	loky_messages_set_sink(keep_notice);
 	for (;;)
 	{
-		if (!loky_map_claim(map, job.wish, &job.part->range))
+		if (!loky_map_claim(map, job.part->wish, &job.part->range))
 		{
 			loky_sched_park_map(map);
 			break;

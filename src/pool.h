@@ -198,6 +198,7 @@ struct LokySharedExecutor
 	int			nwaking;		/* woken, but not yet back at the queue */
 	int			nstarting;
 	int			nwaiting;		/* workers that wait for tasks of their own */
+	int			nstopping;		/* workers with stop set */
 	int			failed_starts;	/* in a row */
 	TimestampTz next_start;		/* not before, after failed starts */
 	TimestampTz last_used;
@@ -337,6 +338,13 @@ extern uint64 loky_session_id(void);
 extern void loky_wake(int procno);
 extern void loky_wake_launcher(void);
 
+/* Workers that count against max_workers.  The executor's lock is held. */
+static inline int
+loky_executor_strength(const LokySharedExecutor *executor)
+{
+	return executor->nworkers - executor->nwaiting - executor->nstopping;
+}
+
 static inline LokySharedExecutor *
 loky_task_executor(const LokySharedTask *task)
 {
@@ -409,6 +417,7 @@ extern void loky_sched_end_task(LokySharedExecutor *executor,
 								int sqlstate, int *waiter);
 extern void loky_sched_cancel_run(LokySharedWorker *worker);
 extern void loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it);
+extern void loky_sched_stop_self(LokySharedWorker *worker);
 extern void loky_sched_fail_pending(LokySharedExecutor *executor,
 									LokyTaskState state, int sqlstate,
 									const char *error, Size len);

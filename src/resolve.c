@@ -223,8 +223,8 @@ static bool
 is_whole_statement(const char *word)
 {
 	static const char *const statements[] = {
-		"abort", "analyse", "analyze", "begin", "checkpoint", "commit",
-		"end", "rollback", "vacuum"
+		"abort", "analyse", "analyze", "begin", "checkpoint", "cluster",
+		"commit", "end", "rollback", "select", "vacuum"
 	};
 
 	for (int i = 0; i < lengthof(statements); i++)

@@ -135,6 +135,25 @@ check_aborted(Node *stmt)
 }
 
 /*
+ * A parameter to which the statement gives no type is a text.  Returns whether
+ * there was any.
+ */
+static bool
+settle_types(Oid *types, int n)
+{
+	bool		any = false;
+
+	for (int i = 0; i < n; i++)
+	{
+		if (types[i] != InvalidOid && types[i] != UNKNOWNOID)
+			continue;
+		types[i] = TEXTOID;
+		any = true;
+	}
+	return any;
+}
+
+/*
  * Analyze the only statement of the plan, in a transaction and with
  * CurrentMemoryContext to be thrown away soon.
  */
@@ -142,6 +161,7 @@ static CachedPlanSource *
 prepare_statement(LokyPlan *plan, RawStmt *raw)
 {
 	CachedPlanSource *source;
+	Query	   *query;
 	List	   *queries;
 	Oid		   *types = NULL;
 	int			ntypes = plan->nargs;
@@ -159,8 +179,11 @@ prepare_statement(LokyPlan *plan, RawStmt *raw)
 		types = palloc(ntypes * sizeof(Oid));
 		memcpy(types, plan->types, ntypes * sizeof(Oid));
 	}
-	queries = pg_analyze_and_rewrite_varparams(raw, plan->sql, &types, &ntypes,
-											   NULL);
+	query = parse_analyze_varparams(raw, plan->sql, &types, &ntypes, NULL);
+	if (settle_types(types, ntypes))
+		query = parse_analyze_varparams(copyObject(source->raw_parse_tree),
+										plan->sql, &types, &ntypes, NULL);
+	queries = pg_rewrite_query(query);
 	if (snapshot_set)
 		PopActiveSnapshot();
 
@@ -172,12 +195,7 @@ prepare_statement(LokyPlan *plan, RawStmt *raw)
 								  "The task was given %d arguments.",
 								  plan->nargs, plan->nargs)));
 	for (int i = 0; i < ntypes; i++)
-	{
-		/* a parameter that the statement does not use stays a text */
-		if (types[i] == InvalidOid || types[i] == UNKNOWNOID)
-			types[i] = TEXTOID;
 		plan->final_types[i] = types[i];
-	}
 	CompleteCachedPlan(source, queries, NULL, types, ntypes, NULL, NULL,
 					   CURSOR_OPT_PARALLEL_OK, false);
 	return source;

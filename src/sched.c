@@ -100,8 +100,7 @@ loky_sched_demand(LokySharedExecutor *executor)
 			break;
 	}
 	wanted -= executor->nidle + executor->nwaking + executor->nstarting;
-	allowed = executor->max_workers -
-		(executor->nworkers - executor->nwaiting);
+	allowed = executor->max_workers - loky_executor_strength(executor);
 	return (int) Max(0, Min(wanted, allowed));
 }
 
@@ -243,10 +242,23 @@ static bool
 is_superfluous(LokySharedExecutor *executor, LokySharedWorker *worker)
 {
 	if (worker->stop ||
-		executor->nworkers - executor->nwaiting > executor->max_workers)
+		loky_executor_strength(executor) > executor->max_workers)
 		return true;
 	return executor->state != LOKY_EXECUTOR_OPEN &&
 		executor->npending == 0 && executor->nmaps == 0;
+}
+
+/*
+ * The worker is to end.  From now on it does not count, so that not more
+ * workers leave than are too many.
+ */
+static void
+mark_stop(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	if (worker->stop)
+		return;
+	worker->stop = true;
+	executor->nstopping++;
 }
 
 /* The worker takes nothing any more; somebody else is to see to what waits. */
@@ -254,6 +266,7 @@ static void
 begin_stop(LokySharedExecutor *executor, LokySharedWorker *worker,
 		   WakeList *list)
 {
+	mark_stop(executor, worker);
 	worker->state = LOKY_WORKER_STOPPING;
 	if (pg_atomic_read_u32(&executor->nlanes) > 0)
 		rouse_for_work(executor, 1, list);
@@ -487,7 +500,7 @@ loky_sched_yield_map(LokySharedWorker *worker)
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 
 	return pg_atomic_read_u32(&executor->nlanes) > 1 || worker->stop ||
-		executor->nworkers - executor->nwaiting > executor->max_workers;
+		loky_executor_strength(executor) > executor->max_workers;
 }
 
 /*
@@ -532,7 +545,7 @@ loky_sched_cancel_run(LokySharedWorker *worker)
 void
 loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it)
 {
-	worker->stop = true;
+	mark_stop(&loky->executors[worker->executor], worker);
 	if (kill_it)
 		worker->kill = true;
 	if (worker->pid == 0 || worker->exited)
@@ -541,6 +554,17 @@ loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it)
 		kill(worker->pid, SIGTERM);
 	else
 		loky_wake(worker->procno);
+}
+
+/* This process, a worker, must not go on: it leaves once it has nothing to do. */
+void
+loky_sched_stop_self(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	mark_stop(executor, worker);
+	LWLockRelease(&executor->lock);
 }
 
 /*

@@ -199,6 +199,8 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 		worker->map = NULL;
 		loky_map_detach(map);
 	}
+	if (worker->stop)
+		executor->nstopping--;
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	pfree(error.data);

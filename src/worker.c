@@ -579,7 +579,7 @@ rest(void)
 			return true;
 		}
 		if (loky_worker_role_changed())
-			LokyMyWorker->stop = true;
+			loky_sched_stop_self(LokyMyWorker);
 		timeout = remaining_rest(since);
 		if (timeout == 0 || LokyMyWorker->stop)
 		{
