@@ -51,9 +51,9 @@ struct LokyMapReader
 	uint64		limit;			/* as told to the workers */
 	LokyPatience patience;
 
-	/* the outcome that was returned last is freed with the next call */
-	LokyItemState last_state;
-	uint64		last_value;
+	/* the outcome that was returned last stays in its place until the next */
+	bool		has_last;
+	uint64		last_index;
 	char	   *last_error;
 
 	/* of an unordered map: the first failed item so far, and its error */
@@ -199,7 +199,6 @@ loky_map_reader_open(const LokyMapCall *call)
 	reader->timed = call->mode == LOKY_MAP_TRY;
 	reader->deadline = call->deadline;
 	reader->nitems = call->items->n;
-	reader->last_state = LOKY_ITEM_EMPTY;
 	ref = loky_executor_resolve(call->executor);
 	if (reader->nitems == 0)
 	{
@@ -234,7 +233,6 @@ loky_map_reader_close(LokyMapReader *reader)
 	if (map == NULL)
 		return;
 	reader->map = NULL;
-	loky_map_free_value(map, reader->last_state, reader->last_value);
 	loky_held_close_map(map);
 }
 
@@ -297,14 +295,22 @@ make_room(LokyMapReader *reader)
 static void
 release_last(LokyMapReader *reader)
 {
-	if (reader->last_state == LOKY_ITEM_EMPTY)
+	LokySharedMap *map = reader->map;
+	LokySharedPlace *place;
+	volatile uint8 *states;
+
+	if (!reader->has_last)
 		return;
-	loky_map_free_value(reader->map, reader->last_state, reader->last_value);
-	reader->last_state = LOKY_ITEM_EMPTY;
+	place = &((LokySharedPlace *) loky_area_address(map->places))[reader->last_index];
+	states = loky_area_address(map->states);
+	loky_map_free_value(map, (LokyItemState) states[reader->last_index],
+						place->value);
+	states[reader->last_index] = LOKY_ITEM_EMPTY;
+	reader->has_last = false;
 	if (reader->last_error != NULL)
 		pfree(reader->last_error);
 	reader->last_error = NULL;
-	if (reader->limit - reader->position < reader->map->window * 3 / 4)
+	if (reader->limit - reader->position < map->window * 3 / 4)
 		make_room(reader);
 }
 
@@ -440,10 +446,8 @@ take_outcome(LokyMapReader *reader, LokyOutcome *outcome)
 		outcome->store =
 			&((LokySharedPiece *) loky_area_address(place->value))->store;
 
-	reader->last_state = outcome->state;
-	reader->last_value = place->value;
-	place->value = InvalidDsaPointer;
-	states[index] = LOKY_ITEM_EMPTY;
+	reader->has_last = true;
+	reader->last_index = index;
 	reader->position++;
 	if (reader->seen != NULL)
 		reader->seen[outcome->item / 8] |= 1 << (outcome->item % 8);
