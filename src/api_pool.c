@@ -26,6 +26,7 @@
 #include "client.h"
 #include "compat.h"
 #include "cpu_count.h"
+#include "deadlock.h"
 #include "executor.h"
 #include "guc.h"
 #include "worker.h"
@@ -370,6 +371,7 @@ await_rest(LokyExecutorRef ref)
 	LokyPatience patience = {0};
 
 	loky_client_begin_wait();
+	loky_deadlock_await_executor(ref.executor, ref.id);
 	for (;;)
 	{
 		ResetLatch(MyLatch);

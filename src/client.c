@@ -33,6 +33,7 @@
 
 #include "client.h"
 #include "compat.h"
+#include "deadlock.h"
 #include "errdata.h"
 #include "guc.h"
 #include "held.h"
@@ -221,6 +222,7 @@ loky_client_end_wait(void)
 		return;
 	in_wait = false;
 	pg_atomic_write_u32(&loky->backends[LokyMyProcNumber()].waiting, 0);
+	loky_deadlock_await_nothing();
 	if (LokyMyWorker != NULL)
 		loky_sched_wait(LokyMyWorker, false);
 }
@@ -247,33 +249,58 @@ warn_starved(LokySharedExecutor *executor, LokyPatience *patience)
 }
 
 /*
+ * Look whether what we wait for waits for us, every deadlock_timeout.  Raises
+ * 40P01 where two looks running say so.
+ */
+static void
+check_deadlock(LokyPatience *patience)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!TimestampDifferenceExceeds(patience->looked, now, DeadlockTimeout))
+		return;
+	patience->looked = now;
+	if (!loky_deadlock_exists())
+		patience->suspicious = false;
+	else if (!patience->suspicious)
+		patience->suspicious = true;
+	else
+		loky_deadlock_raise();
+}
+
+/*
  * Wait for our latch, until the deadline at the latest.  False where that has
- * passed.  The caller resets the latch before it looks at its condition.
+ * passed.  The caller resets the latch before it looks at its condition, and
+ * has written down what it waits for.  Raises 40P01 where that waits for us.
  */
 bool
 loky_client_sleep(TimestampTz deadline, LokySharedExecutor *executor,
 				  LokyPatience *patience)
 {
-	long		timeout = -1;
+	TimestampTz now = GetCurrentTimestamp();
+	long		timeout = DeadlockTimeout;
 
 	if (!TIMESTAMP_IS_NOEND(deadline))
 	{
-		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												  deadline);
-		if (timeout <= 0)
+		long		rest = TimestampDifferenceMilliseconds(now, deadline);
+
+		if (rest <= 0)
 			return false;
+		timeout = Min(timeout, rest);
 	}
 	if (patience->since == 0)
-		patience->since = GetCurrentTimestamp();
+	{
+		patience->since = now;
+		patience->looked = now;
+	}
 	if (!patience->warned && executor != NULL && executor->nworkers == 0)
-		timeout = timeout < 0 ? STARVED_WARNING_MS :
-			Min(timeout, STARVED_WARNING_MS);
+		timeout = Min(timeout, STARVED_WARNING_MS);
 	(void) WaitLatch(MyLatch,
-					 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-					 (timeout >= 0 ? WL_TIMEOUT : 0),
+					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 					 timeout, PG_WAIT_EXTENSION);
 	CHECK_FOR_INTERRUPTS();
 	warn_starved(executor, patience);
+	check_deadlock(patience);
 	return true;
 }
 
@@ -349,6 +376,7 @@ loky_client_wait_done(int64 id, TimestampTz deadline)
 		return true;
 
 	loky_client_begin_wait();
+	loky_deadlock_await_tasks((const uint64 *) &id, 1, false);
 	while (done)
 	{
 		ResetLatch(MyLatch);
@@ -402,6 +430,17 @@ drop_done(Awaited *list, int n, bool all, int *ndone, bool *failed)
 	return left;
 }
 
+/* Let others see which tasks we wait for. */
+static void
+write_down(const Awaited *list, int n, LokyWaitUntil until)
+{
+	uint64		ids[LOKY_EDGES];
+
+	for (int i = 0; i < Min(n, LOKY_EDGES); i++)
+		ids[i] = list[i].id;
+	loky_deadlock_await_tasks(ids, n, until == LOKY_UNTIL_FIRST);
+}
+
 /*
  * Wait until as many of the futures are done as until says, or the deadline has
  * passed.  The futures exist and may be used; one that is forgotten meanwhile
@@ -430,6 +469,7 @@ loky_client_wait_many(const int64 *ids, int n, LokyWaitUntil until,
 		if (n == 0 || (until == LOKY_UNTIL_FIRST && ndone > 0) ||
 			(until == LOKY_UNTIL_EXCEPTION && failed))
 			break;
+		write_down(list, n, until);
 		CHECK_FOR_INTERRUPTS();
 		if (!loky_client_sleep(deadline, loky_task_executor(list[0].task),
 							   &patience))

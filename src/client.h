@@ -31,11 +31,13 @@ typedef struct LokySubmission
 	const bool *nulls;
 } LokySubmission;
 
-/* How long a caller has been waiting without a worker. */
+/* What a caller has seen while it waits. */
 typedef struct LokyPatience
 {
-	TimestampTz since;
-	bool		warned;
+	TimestampTz since;			/* the last look for a worker */
+	TimestampTz looked;			/* the last look for a deadlock */
+	bool		suspicious;		/* that look found one */
+	bool		warned;			/* that there is no worker */
 } LokyPatience;
 
 typedef enum LokyWaitUntil

@@ -36,9 +36,11 @@
 /* 17 replaced PGPROC.pgprocno by the process number and renamed the lxid */
 #if PG_VERSION_NUM >= 170000
 #define LokyMyProcNumber()		((int) MyProcNumber)
+#define LokyProcNumberOf(proc)	((int) GetNumberFromPGProc(proc))
 #define LokyMyLocalXid()		(MyProc->vxid.lxid)
 #else
 #define LokyMyProcNumber()		(MyProc->pgprocno)
+#define LokyProcNumberOf(proc)	((proc)->pgprocno)
 #define LokyMyLocalXid()		(MyProc->lxid)
 #endif
 

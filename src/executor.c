@@ -355,7 +355,7 @@ resolve_id(int id, bool named)
 		return last;
 
 	LWLockAcquire(&loky->directory, LW_SHARED);
-	known = id < loky->next_executor_id;
+	known = id > 0 && id < loky->next_executor_id;
 	executor = find_by_id(id);
 	usable = executor != NULL && executor->database == MyDatabaseId &&
 		executor->role == GetUserId();

@@ -25,6 +25,7 @@
 #include "area.h"
 #include "client.h"
 #include "compat.h"
+#include "deadlock.h"
 #include "errdata.h"
 #include "guc.h"
 #include "held.h"
@@ -386,6 +387,7 @@ await_outcome(LokyMapReader *reader)
 
 	make_room(reader);
 	loky_client_begin_wait();
+	loky_deadlock_await_map(map);
 	for (;;)
 	{
 		ResetLatch(MyLatch);

@@ -6,7 +6,7 @@
  * Everything here lies in the main segment, which each process maps at the
  * same address, so plain pointers between these objects are good everywhere.
  *
- * Lock order: directory, executor, map, area.  The lock of an executor's slot
+ * Lock order: directory, executor, map, edges, area.  The lock of an executor's slot
  * guards the tasks and workers that name the slot, also after the executor
  * itself has gone.
  *
@@ -282,10 +282,29 @@ typedef struct LokySharedWorker
 	char		last_words[LOKY_LAST_WORDS];
 } LokySharedWorker;
 
-/* One per process number: what the process waits for. */
+/* What a caller waits for. */
+typedef enum LokyAwaits
+{
+	LOKY_AWAITS_NOTHING,
+	LOKY_AWAITS_ALL,			/* of the tasks */
+	LOKY_AWAITS_FIRST,			/* of the tasks */
+	LOKY_AWAITS_MAP,			/* that it reads, in the executor */
+	LOKY_AWAITS_EXECUTOR		/* to come to rest */
+} LokyAwaits;
+
+/* Tasks that are written down for others to see; there may be more. */
+#define LOKY_EDGES		16
+
+/* One for each process number: what the process waits for. */
 typedef struct LokySharedBackend
 {
 	pg_atomic_uint32 waiting;	/* 1 while its waiter marks may stand */
+
+	/* Under the lock edges; written by the process itself. */
+	LokyAwaits	kind;
+	int			executor;		/* slot number */
+	int			ntasks;			/* may be more than are listed */
+	uint64		tasks[LOKY_EDGES];
 } LokySharedBackend;
 
 typedef struct LokySharedRole
@@ -299,6 +318,7 @@ typedef struct LokySharedControl
 {
 	LWLock		directory;
 	LWLock		idfile;
+	LWLock		edges;
 
 	/* Under the directory's lock. */
 	int			next_executor_id;

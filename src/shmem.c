@@ -102,6 +102,7 @@ init_objects(int lock_tranche)
 {
 	LWLockInitialize(&loky->directory, lock_tranche);
 	LWLockInitialize(&loky->idfile, lock_tranche);
+	LWLockInitialize(&loky->edges, lock_tranche);
 	loky->next_executor_id = 1;
 	loky->launcher_procno = -1;
 	pg_atomic_init_u64(&loky->next_session, 1);

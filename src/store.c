@@ -52,6 +52,9 @@
  */
 #define SEGMENT_BYTES	(32 * 1024)
 
+/* ... or to the file, which is opened and closed each time. */
+#define FILE_BYTES		(256 * 1024)
+
 /* One store may take this part of the area; the rest of it goes to a file. */
 #define STORE_AREA_SHARE	8
 
@@ -72,10 +75,9 @@ typedef struct LokyRecordHead
 struct LokyStoreWriter
 {
 	MemoryContext context;
-	ResourceOwner owner;		/* of the file; outlives transactions */
+	ResourceOwner owner;		/* of the file, outside of transactions */
 	LokySharedStore *store;		/* NULL while none is begun */
 	LokySharedSegment *last;	/* the segment that was added last */
-	BufFile    *file;
 	StringInfoData buffer;		/* records not yet in the store */
 };
 
@@ -279,21 +281,12 @@ loky_store_writer_create(void)
 	return writer;
 }
 
-/* Forget everything written but not ended, files included. */
+/* Forget the records that are not yet in the store. */
 static void
 reset_writer(LokyStoreWriter *writer)
 {
-	if (writer->file != NULL)
-	{
-		ResourceOwner saved = CurrentResourceOwner;
-
-		CurrentResourceOwner = writer->owner;
-		BufFileClose(writer->file);
-		CurrentResourceOwner = saved;
-		writer->file = NULL;
-	}
 	writer->last = NULL;
-	if (writer->buffer.maxlen > 4 * SEGMENT_BYTES)
+	if (writer->buffer.maxlen > 2 * FILE_BYTES)
 	{
 		pfree(writer->buffer.data);
 		writer->buffer.data = MemoryContextAlloc(writer->context, 1024);
@@ -312,25 +305,37 @@ loky_store_begin(LokyStoreWriter *writer, LokySharedStore *store)
 	writer->store = store;
 }
 
-/* Put the collected records into the file, which is made at the first call. */
+/*
+ * Append the collected records to the file, which is made at the first call.  It
+ * does not stay open: the end of any transaction closes temporary files, and a
+ * task may have several.
+ */
 static void
 flush_to_file(LokyStoreWriter *writer)
 {
 	LokySharedStore *store = writer->store;
 	ResourceOwner saved = CurrentResourceOwner;
-	MemoryContext oldcontext = MemoryContextSwitchTo(writer->context);
+	BufFile    *file;
 
-	if (writer->file == NULL)
+	if (CurrentResourceOwner == NULL)
+		CurrentResourceOwner = writer->owner;
+	if (!store->has_file)
 	{
 		init_fileset(&store->fileset);
 		store->has_file = true;
-		CurrentResourceOwner = writer->owner;
-		writer->file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
+		file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
 	}
-	CurrentResourceOwner = writer->owner;
-	BufFileWrite(writer->file, writer->buffer.data, writer->buffer.len);
+	else
+	{
+		file = BufFileOpenFileSet(&store->fileset, STORE_FILE, O_RDWR, false);
+		if (BufFileSeek(file, 0, 0, SEEK_END) != 0)
+			ereport(ERROR,
+					(errcode_for_file_access(),
+					 errmsg("could not seek in temporary file: %m")));
+	}
+	BufFileWrite(file, writer->buffer.data, writer->buffer.len);
+	BufFileClose(file);
 	CurrentResourceOwner = saved;
-	MemoryContextSwitchTo(oldcontext);
 }
 
 /* Move the collected records to a new segment, or else to the file. */
@@ -343,7 +348,7 @@ flush(LokyStoreWriter *writer)
 
 	if (size == 0)
 		return;
-	if (writer->file == NULL &&
+	if (!store->has_file &&
 		store->bytes < loky_area_size() / STORE_AREA_SHARE &&
 		loky_area_has_room(size))
 		dp = loky_area_alloc(offsetof(LokySharedSegment, data) + size);
@@ -376,10 +381,12 @@ loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
 {
 	StringInfo	buffer = &writer->buffer;
 	Size		size = sizeof(LokyRecordHead) + MAXALIGN(len);
+	Size		limit;
 	LokyRecordHead head;
 
 	Assert(writer->store != NULL);
-	if (buffer->len > 0 && buffer->len + size > SEGMENT_BYTES)
+	limit = writer->store->has_file ? FILE_BYTES : SEGMENT_BYTES;
+	if (buffer->len > 0 && buffer->len + size > limit)
 		flush(writer);
 	enlargeStringInfo(buffer, (int) Min(size, (Size) MaxAllocSize));
 	head.len = (uint32) len;
@@ -398,7 +405,7 @@ loky_store_end(LokyStoreWriter *writer)
 	LokySharedStore *store = writer->store;
 
 	Assert(store != NULL);
-	if (writer->last == NULL && writer->file == NULL &&
+	if (writer->last == NULL && !store->has_file &&
 		writer->buffer.len <= store->inline_size)
 	{
 		memcpy(store->inline_data, writer->buffer.data, writer->buffer.len);
@@ -406,11 +413,7 @@ loky_store_end(LokyStoreWriter *writer)
 		store->bytes = writer->buffer.len;
 	}
 	else
-	{
 		flush(writer);
-		if (writer->file != NULL)
-			BufFileExportFileSet(writer->file);
-	}
 	writer->store = NULL;
 	reset_writer(writer);
 }
