@@ -113,13 +113,21 @@ spread_record(FunctionCallInfo fcinfo, int argno, LokyMapCall *call)
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = header;
-	call->nargs = desc->natts;
 	call->arg_types = palloc(Max(desc->natts, 1) * sizeof(Oid));
 	call->arg_values = palloc(Max(desc->natts, 1) * sizeof(Datum));
 	call->arg_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
-	for (int i = 0; i < desc->natts; i++)
-		call->arg_types[i] = TupleDescAttr(desc, i)->atttypid;
 	heap_deform_tuple(&tuple, desc, call->arg_values, call->arg_nulls);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped)
+			continue;
+		call->arg_types[call->nargs] = attribute->atttypid;
+		call->arg_values[call->nargs] = call->arg_values[i];
+		call->arg_nulls[call->nargs] = call->arg_nulls[i];
+		call->nargs++;
+	}
 }
 
 /* The call's arguments; base is the number of "timeout". */

@@ -29,6 +29,8 @@
 #include "deadlock.h"
 #include "executor.h"
 #include "guc.h"
+#include "held.h"
+#include "settings.h"
 #include "worker.h"
 
 LOKY_FUNCTION(loky_get_reusable_executor);
@@ -117,6 +119,12 @@ check_setting(Setting *setting)
 	double		real;
 	bool		boolean;
 
+	if (!loky_settings_may_install(setting->name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("setting \"%s\" cannot be given to an executor",
+						setting->name),
+				 errhint("It belongs to each session or task itself.")));
 	(void) set_config_option(setting->name, setting->value,
 							 superuser() ? PGC_SUSET : PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SET, false, ERROR,
@@ -403,6 +411,11 @@ loky_shutdown(PG_FUNCTION_ARGS)
 	ref = loky_executor_present();
 	if (ref.id == 0)
 		PG_RETURN_VOID();
+	if (PG_GETARG_BOOL(0) && loky_held_has_map(ref.executor->slot))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot wait for an executor while a map of it is being read"),
+				 errhint("Close the cursor first, or call loky.shutdown(wait => false).")));
 	loky_executor_close(ref, PG_GETARG_BOOL(1));
 	if (PG_GETARG_BOOL(0))
 		await_rest(ref);

@@ -234,6 +234,12 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		int64		memory;
 
 		LWLockAcquire(&executor->lock, LW_SHARED);
+		if (shared->executor != executor->slot)
+		{
+			/* claimed for another executor in this moment */
+			LWLockRelease(&executor->lock);
+			continue;
+		}
 		memcpy(&worker, shared, sizeof(worker));
 		role = executor->role;
 		restarts = executor->restarts;

@@ -211,7 +211,7 @@ loky_client_begin_wait(void)
 	in_wait = true;
 	pg_atomic_write_u32(&loky->backends[LokyMyProcNumber()].waiting, 1);
 	if (LokyMyWorker != NULL)
-		loky_sched_wait(LokyMyWorker, true);
+		loky_sched_wait(LokyMyWorker, true, LokyMyDepth);
 }
 
 /* ... and goes on. */
@@ -224,7 +224,7 @@ loky_client_end_wait(void)
 	pg_atomic_write_u32(&loky->backends[LokyMyProcNumber()].waiting, 0);
 	loky_deadlock_await_nothing();
 	if (LokyMyWorker != NULL)
-		loky_sched_wait(LokyMyWorker, false);
+		loky_sched_wait(LokyMyWorker, false, 0);
 }
 
 /* Warn, once for each wait, that the executor cannot get its first worker. */
@@ -249,23 +249,58 @@ warn_starved(LokySharedExecutor *executor, LokyPatience *patience)
 }
 
 /*
+ * Have nested tasks taken all processes, each waiting for one of its own, so
+ * that none can run what we wait for?  Only the innermost says so.
+ */
+static bool
+is_stuck(LokySharedExecutor *executor)
+{
+	if (LokyMyWorker == NULL || executor == NULL || !executor->starved)
+		return false;
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->state == LOKY_WORKER_FREE || worker == LokyMyWorker)
+			continue;
+		if (!worker->waiting || worker->depth > LokyMyDepth)
+			return false;
+	}
+	return true;
+}
+
+static void
+raise_stuck(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOKY_BROKEN_EXECUTOR),
+			 errmsg("no process is left for a nested task"),
+			 errdetail("All workers wait for tasks of their own."),
+			 errhint("Raise max_worker_processes, or nest tasks less deep.")));
+}
+
+/*
  * Look whether what we wait for waits for us, every deadlock_timeout.  Raises
- * 40P01 where two looks running say so.
+ * 40P01 where two looks running say so, LK002 where all processes are taken.
  */
 static void
-check_deadlock(LokyPatience *patience)
+check_deadlock(LokyPatience *patience, LokySharedExecutor *executor)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	bool		cycle;
 
 	if (!TimestampDifferenceExceeds(patience->looked, now, DeadlockTimeout))
 		return;
 	patience->looked = now;
-	if (!loky_deadlock_exists())
+	cycle = loky_deadlock_exists();
+	if (!cycle && !is_stuck(executor))
 		patience->suspicious = false;
 	else if (!patience->suspicious)
 		patience->suspicious = true;
-	else
+	else if (cycle)
 		loky_deadlock_raise();
+	else
+		raise_stuck();
 }
 
 /*
@@ -300,7 +335,7 @@ loky_client_sleep(TimestampTz deadline, LokySharedExecutor *executor,
 					 timeout, PG_WAIT_EXTENSION);
 	CHECK_FOR_INTERRUPTS();
 	warn_starved(executor, patience);
-	check_deadlock(patience);
+	check_deadlock(patience, executor);
 	return true;
 }
 

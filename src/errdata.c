@@ -37,6 +37,7 @@
 #include "postgres.h"
 
 #include "libpq/pqmq.h"
+#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
 #include "errdata.h"
@@ -92,8 +93,12 @@ loky_error_encode(StringInfo buf, const ErrorData *edata)
 	for (int i = 0; i < lengthof(string_fields); i++)
 	{
 		const char *string = *STRING_FIELD(edata, i);
-		int32		len = string ? (int32) strlen(string) : STRING_ABSENT;
+		int32		len;
 
+		if (string == NULL && edata->cursorpos > 0 &&
+			string_fields[i] == offsetof(ErrorData, internalquery))
+			string = debug_query_string;	/* what the position counts in */
+		len = string ? (int32) strlen(string) : STRING_ABSENT;
 		appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
 		if (string)
 			appendBinaryStringInfo(buf, string, len);

@@ -135,12 +135,11 @@ empty_slot(LokySharedExecutor *executor)
 }
 
 /*
- * A slot for a new executor: a free one, or that of the executor which nothing
- * uses, closed ones before open ones, the longest unused first.  Directory
- * lock held.
+ * A free slot, or else that of the executor which nothing uses: closed ones
+ * before open ones, the longest unused first.  NULL where all are in use.
  */
 static LokySharedExecutor *
-find_slot(void)
+pick_slot(void)
 {
 	LokySharedExecutor *best = NULL;
 	bool		best_closed = false;
@@ -161,17 +160,23 @@ find_slot(void)
 			best_closed = closed;
 		}
 	}
-	if (best != NULL)
-	{
-		bool		unused;
+	return best;
+}
 
-		LWLockAcquire(&best->lock, LW_EXCLUSIVE);
-		unused = is_unused(best);
-		if (unused)
-			empty_slot(best);
-		LWLockRelease(&best->lock);
-		if (unused)
-			return best;
+/* An empty slot for a new executor.  Directory lock held. */
+static LokySharedExecutor *
+find_slot(void)
+{
+	LokySharedExecutor *executor;
+
+	while ((executor = pick_slot()) != NULL)
+	{
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		if (executor->state != LOKY_EXECUTOR_FREE && is_unused(executor))
+			empty_slot(executor);
+		LWLockRelease(&executor->lock);
+		if (executor->state == LOKY_EXECUTOR_FREE)
+			return executor;
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -184,7 +189,7 @@ find_slot(void)
 /* Make a new executor.  Directory lock held. */
 static LokySharedExecutor *
 create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
-				int max_workers)
+				int max_workers, bool is_superuser)
 {
 	int			role_slot = find_role_slot(GetUserId());
 	LokySharedExecutor *executor = find_slot();
@@ -202,12 +207,13 @@ create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
 	executor->state = LOKY_EXECUTOR_OPEN;
 	executor->database = MyDatabaseId;
 	executor->role = GetUserId();
-	executor->role_is_superuser = superuser_arg(GetUserId());
+	executor->role_is_superuser = is_superuser;
 	executor->role_slot = role_slot;
 	executor->fingerprint = fingerprint;
 	executor->config = copy;
 	executor->config_len = (uint32) len;
 	executor->max_workers = max_workers;
+	executor->excess = 0;
 	executor->timeout = config->timeout;
 	executor->created = GetCurrentTimestamp();
 	executor->last_used = executor->created;
@@ -236,6 +242,7 @@ loky_executor_get(const LokyConfig *config, Size len, int max_workers,
 		DatumGetUInt64(hash_any_extended((const unsigned char *) config,
 										 (int) len, 0));
 	LokyExecutorRef ref = {NULL, 0};
+	bool		is_superuser = superuser();
 
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 	for (int i = 0; i < LOKY_MAX_EXECUTORS && reuse != LOKY_REUSE_FALSE; i++)
@@ -249,7 +256,8 @@ loky_executor_get(const LokyConfig *config, Size len, int max_workers,
 	if (ref.executor == NULL && max_workers >= 0)
 		ref.executor = create_executor(fingerprint, config, len,
 									   max_workers > 0 ? max_workers :
-									   loky_executor_default_size());
+									   loky_executor_default_size(),
+									   is_superuser);
 	if (ref.executor != NULL)
 		ref.id = ref.executor->id;
 	LWLockRelease(&loky->directory);
@@ -312,29 +320,52 @@ resolve_default(void)
 	return default_ref;
 }
 
+/* The default executor, if it is there; id 0 where it is not. */
+static LokyExecutorRef
+present_default(void)
+{
+	Size		len;
+	LokyConfig *config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
+
+	return loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
+}
+
 /*
- * The executor that is the session's current one at present, if it is there at
- * all; id 0 where it is not.
+ * The executor that a submit would use now, but without making one: id 0 where
+ * there is none.  One that is being shut down counts while no equal one has
+ * taken its place.
  */
 LokyExecutorRef
 loky_executor_present(void)
 {
+	int			id = loky_executor_own() != 0 ? loky_executor_own() :
+		loky_executor_id;
 	LokyExecutorRef ref = {NULL, 0};
+	LokyExecutorRef equal;
 	LokyConfig *config;
 	Size		len;
+	int			max_workers;
+	bool		open = false;
 
-	if (loky_executor_id == 0)
-	{
-		config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
-		return loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
-	}
+	if (id == 0)
+		return present_default();
 	LWLockAcquire(&loky->directory, LW_SHARED);
-	ref.executor = find_by_id(loky_executor_id);
+	ref.executor = find_by_id(id);
 	if (ref.executor != NULL && ref.executor->database == MyDatabaseId &&
 		ref.executor->role == GetUserId())
-		ref.id = loky_executor_id;
+	{
+		ref.id = id;
+		open = ref.executor->state == LOKY_EXECUTOR_OPEN;
+	}
 	LWLockRelease(&loky->directory);
-	return ref;
+	if (open)
+		return ref;
+	config = ref.id != 0 ?
+		loky_executor_copy_config(id, &len, &max_workers) : NULL;
+	if (config == NULL)
+		return present_default();
+	equal = loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
+	return equal.id != 0 ? equal : ref;
 }
 
 /* The executor with this id, or an equal one where it is not open any more. */
@@ -421,6 +452,7 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 	if (executor->id == ref.id)
 	{
 		executor->max_workers = max_workers;
+		executor->excess = 0;
 		surplus = loky_executor_strength(executor) - max_workers;
 		for (int i = 0; i < loky->nworkers && surplus > 0; i++)
 		{
@@ -433,6 +465,7 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 				surplus--;
 			}
 		}
+		executor->excess = Max(surplus, 0);
 	}
 	LWLockRelease(&executor->lock);
 	loky_wake_launcher();
@@ -555,6 +588,8 @@ loky_executor_collect(void)
 			executor->state = LOKY_EXECUTOR_CLOSED;
 			wake = true;
 		}
+		else if (executor->npending == 0 && executor->nmaps == 0)
+			stop_workers(executor, false, true);
 		LWLockRelease(&executor->lock);
 	}
 	LWLockRelease(&loky->directory);

@@ -3,10 +3,12 @@
  * held.c
  *	  What a caller holds in shared memory, and giving it back.
  *
- * Tasks that were claimed but not yet queued, pins on finished tasks that are
- * being read, maps: all of it is written down here and given back when the
- * subtransaction or transaction ends, or the process does, so that no error path
- * needs a handler of its own.
+ * Pins on finished tasks that are being read, and maps, are written down here
+ * with the resource owner that was current, and given back with it, or when the
+ * process ends; so a cursor keeps its map as long as it is open, whatever becomes
+ * of the subtransactions in which it is read.  Tasks that were claimed but not
+ * yet queued are given back when any (sub)transaction fails.  No error path needs
+ * a handler of its own.
  *
  * Giving a map back waits until no worker runs any of it, since nothing may keep
  * running behind its caller's back; a worker that does not answer is let go after
@@ -25,6 +27,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
 #include "client.h"
@@ -42,7 +45,7 @@ typedef struct Held
 	LokySharedTask *task;		/* a pin, or NULL */
 	LokySharedMap *map;			/* a map, or NULL */
 	bool		offered;		/* workers can see the map */
-	SubTransactionId subid;
+	ResourceOwner owner;		/* with which it goes */
 } Held;
 
 static Held *held = NULL;
@@ -70,7 +73,7 @@ hold(void)
 	}
 	entry = &held[nheld++];
 	memset(entry, 0, sizeof(*entry));
-	entry->subid = GetCurrentSubTransactionId();
+	entry->owner = CurrentResourceOwner;
 	return entry;
 }
 
@@ -220,6 +223,7 @@ close_map(LokySharedMap *map, bool offered)
 {
 	LokySharedExecutor *executor;
 	bool		wanted;
+	bool		last;
 
 	if (!offered)
 	{
@@ -234,9 +238,10 @@ close_map(LokySharedMap *map, bool offered)
 	executor->nmaps--;
 	executor->last_used = GetCurrentTimestamp();
 	wanted = executor->state == LOKY_EXECUTOR_OPEN;
-	if (map->nworkers == 0)
-		loky_map_free(map);
+	last = map->nworkers == 0;
 	LWLockRelease(&executor->lock);
+	if (last)
+		loky_map_free(map);
 	if (!wanted)
 		loky_wake_launcher();
 }
@@ -273,16 +278,15 @@ loky_held_close_map(LokySharedMap *map)
 	}
 }
 
-/* Give back what is held, all of it or what this subtransaction holds. */
+/* Give back what goes with the owner, or all of it where that is NULL. */
 static void
-give_back(SubTransactionId subid)
+give_back(ResourceOwner owner)
 {
 	for (int i = nheld - 1; i >= 0; i--)
 	{
 		Held		entry;
 
-		if (i >= nheld || (subid != InvalidSubTransactionId &&
-						   held[i].subid != subid))
+		if (i >= nheld || (owner != NULL && held[i].owner != owner))
 			continue;
 		entry = held[i];
 		unhold(i);
@@ -291,6 +295,12 @@ give_back(SubTransactionId subid)
 		else
 			close_map(entry.map, entry.offered);
 	}
+}
+
+/* What a submit or a wait that failed has left behind. */
+static void
+give_up(void)
+{
 	while (claimed != NULL)
 	{
 		LokySharedTask *task = claimed;
@@ -301,12 +311,20 @@ give_back(SubTransactionId subid)
 	loky_client_end_wait();
 }
 
+/* A portal, subtransaction or transaction ends. */
+static void
+at_release(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+		   void *arg)
+{
+	if (phase == RESOURCE_RELEASE_BEFORE_LOCKS && nheld > 0)
+		give_back(CurrentResourceOwner);
+}
+
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT ||
-		event == XACT_EVENT_PREPARE)
-		give_back(InvalidSubTransactionId);
+	if (event == XACT_EVENT_ABORT)
+		give_up();
 }
 
 static void
@@ -314,29 +332,36 @@ at_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 					  SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		give_back(subid);
-	else if (event == SUBXACT_EVENT_COMMIT_SUB)
-	{
-		for (int i = 0; i < nheld; i++)
-		{
-			if (held[i].subid == subid)
-				held[i].subid = parent;
-		}
-	}
+		give_up();
 }
 
 static void
 at_exit(int code, Datum arg)
 {
 	LWLockReleaseAll();
-	give_back(InvalidSubTransactionId);
+	give_up();
+	give_back(NULL);
 	loky_settings_forget();
+}
+
+/* Does this process read a map of the executor in this slot? */
+bool
+loky_held_has_map(int executor)
+{
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].map != NULL && held[i].offered &&
+			held[i].map->executor == executor)
+			return true;
+	}
+	return false;
 }
 
 /* Called once in each process that uses loky. */
 void
 loky_held_init(void)
 {
+	RegisterResourceReleaseCallback(at_release, NULL);
 	RegisterXactCallback(at_transaction_end, NULL);
 	RegisterSubXactCallback(at_subtransaction_end, NULL);
 	before_shmem_exit(at_exit, (Datum) 0);

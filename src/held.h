@@ -30,5 +30,6 @@ extern void loky_held_own_map(LokySharedMap *map);
 extern void loky_held_offered_map(LokySharedMap *map);
 extern void loky_held_stop_map(LokySharedMap *map);
 extern void loky_held_close_map(LokySharedMap *map);
+extern bool loky_held_has_map(int executor);
 
 #endif							/* LOKY_HELD_H */

@@ -58,6 +58,59 @@ rewind_items(LokyItems *items)
 	items->bitmap = ARR_NULLBITMAP(items->array);
 }
 
+/* The types of the row's columns become those of the parameters. */
+static void
+take_shape(LokyItems *items, TupleDesc desc)
+{
+	items->types = palloc(Max(desc->natts, 1) * sizeof(Oid));
+	items->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	items->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			items->types[items->nparams++] = TupleDescAttr(desc, i)->atttypid;
+	}
+}
+
+/* Has the row the columns of those before? */
+static bool
+has_shape(const LokyItems *items, TupleDesc desc)
+{
+	int			n = 0;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		if (TupleDescAttr(desc, i)->attisdropped)
+			continue;
+		if (n >= items->nparams ||
+			TupleDescAttr(desc, i)->atttypid != items->types[n])
+			return false;
+		n++;
+	}
+	return n == items->nparams;
+}
+
+/* Learn the columns of a row that is of another type than the one before. */
+static void
+look_up_row(LokyItems *items, Oid type, int32 typmod)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, typmod);
+
+	desc->tdtypeid = type;
+	if (items->types == NULL)
+		take_shape(items, desc);
+	else if (!has_shape(items, desc))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("item %d has other columns than the items before it",
+						items->position),
+				 errhint("Give all rows the same number and types of columns, with casts if need be.")));
+	items->desc = desc;
+	items->typmod = typmod;
+	items->row_values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	items->row_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+}
+
 /* The columns of the anonymous row, which must be those of the rows before. */
 static void
 spread_row(LokyItems *items, Datum row)
@@ -66,40 +119,24 @@ spread_row(LokyItems *items, Datum row)
 	HeapTupleData tuple;
 	Oid			type = HeapTupleHeaderGetTypeId(header);
 	int32		typmod = HeapTupleHeaderGetTypMod(header);
+	int			n = 0;
 
 	if (items->desc == NULL || typmod != items->typmod ||
 		type != items->desc->tdtypeid)
-	{
-		TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, typmod);
-		bool		same = items->types == NULL ||
-			desc->natts == items->nparams;
-
-		desc->tdtypeid = type;
-		for (int i = 0; same && items->types != NULL && i < desc->natts; i++)
-			same = TupleDescAttr(desc, i)->atttypid == items->types[i];
-		if (!same)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("item %d has other columns than the items before it",
-							items->position),
-					 errhint("Give all rows the same number and types of columns, with casts if need be.")));
-		if (items->types == NULL)
-		{
-			items->nparams = desc->natts;
-			items->types = palloc(Max(desc->natts, 1) * sizeof(Oid));
-			items->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
-			items->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
-			for (int i = 0; i < desc->natts; i++)
-				items->types[i] = TupleDescAttr(desc, i)->atttypid;
-		}
-		items->desc = desc;
-		items->typmod = typmod;
-	}
+		look_up_row(items, type, typmod);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = header;
-	heap_deform_tuple(&tuple, items->desc, items->values, items->nulls);
+	heap_deform_tuple(&tuple, items->desc, items->row_values,
+					  items->row_nulls);
+	for (int i = 0; i < items->desc->natts; i++)
+	{
+		if (TupleDescAttr(items->desc, i)->attisdropped)
+			continue;
+		items->values[n] = items->row_values[i];
+		items->nulls[n++] = items->row_nulls[i];
+	}
 }
 
 /* Find the shape of anonymous rows: that of the first one. */

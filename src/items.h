@@ -45,6 +45,8 @@ typedef struct LokyItems
 	bits8	   *bitmap;
 	TupleDesc	desc;			/* of anonymous rows, the last one seen */
 	int32		typmod;
+	Datum	   *row_values;		/* of its columns, dropped ones included */
+	bool	   *row_nulls;
 } LokyItems;
 
 extern void loky_items_open(LokyItems *items, FunctionCallInfo fcinfo,

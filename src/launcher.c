@@ -143,6 +143,7 @@ claim_slot(LokySharedWorker *worker, LokySharedExecutor *executor)
 		worker->stop = false;
 		worker->kill = false;
 		worker->waiting = false;
+		worker->orphan = false;
 		worker->exited = false;
 		worker->task = NULL;
 		worker->map = NULL;
@@ -166,6 +167,7 @@ unclaim_slot(LokySharedWorker *worker, LokySharedExecutor *executor)
 {
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	loky_sched_set_absent(worker, false, false);
 	executor->nworkers--;
 	executor->nstarting--;
 	free_slot(worker);
@@ -374,7 +376,9 @@ reap_workers(void)
 
 /*
  * A launcher that was terminated has left workers whose handles are lost.
- * Those that still live leave when idle; dead ones have settled themselves.
+ * Those that still live leave when idle; dead ones have settled themselves.  One
+ * that has not attached may never do so: its slot is settled, and the process
+ * leaves should it still come.
  */
 static void
 adopt_workers(void)
@@ -383,12 +387,20 @@ adopt_workers(void)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 		LokySharedExecutor *executor = &loky->executors[worker->executor];
+		bool		never_came;
 
 		if (worker->state == LOKY_WORKER_FREE)
 			continue;
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		loky_sched_stop_worker(worker, false);
+		worker->orphan = true;
+		never_came = worker->pid == 0;
+		if (never_came)
+			loky_sched_stop_worker(worker, false);
+		else if (!worker->exited)
+			loky_wake(worker->procno);
 		LWLockRelease(&executor->lock);
+		if (never_came)
+			loky_sched_settle(worker);
 	}
 }
 

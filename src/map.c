@@ -47,6 +47,9 @@
 /* Size of the chunks that workers fill with pieces. */
 #define CHUNK_BYTES		(64 * 1024)
 
+/* Unread notices of one map may take so much. */
+#define NOTICE_BYTES	(1024 * 1024)
+
 /* The reader is woken at most this often while it could go on reading. */
 #define MIN_WAKE_US		200
 
@@ -322,6 +325,13 @@ alloc_piece(LokySharedMap *map, LokySharedPart *part, Size size)
 	return part->chunk + chunk->used - size;
 }
 
+/* The bytes of a store that lie in segments of their own. */
+static uint64
+store_bytes(const LokySharedStore *store)
+{
+	return DsaPointerIsValid(store->segments) ? store->bytes : 0;
+}
+
 /*
  * Move the complete store of an item into a piece, and leave it empty.  Returns
  * the piece, invalid where the area is full.  With may_spill the records go to
@@ -348,6 +358,7 @@ loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
 	memcpy(&piece->store, store,
 		   offsetof(LokySharedStore, inline_data) + store->inline_used);
 	piece->store.inline_size = store->inline_used;
+	pg_atomic_fetch_add_u64(&map->piece_bytes, store_bytes(store));
 
 	/* what it points to belongs to the piece now */
 	loky_store_init(store, store->inline_size);
@@ -383,22 +394,28 @@ loky_map_free_value(LokySharedMap *map, LokyItemState state, uint64 value)
 		return;
 	piece = loky_area_address(value);
 	chunk = piece->chunk;
+	pg_atomic_fetch_sub_u64(&map->piece_bytes, store_bytes(&piece->store));
 	loky_store_free(&piece->store);
 	loky_map_unchunk(map, chunk);
 }
 
 /*
- * Append a notice for the reader.  One for which there is no memory is
- * dropped.
+ * Append a notice for the reader.  One for which there is no room, as the reader
+ * rests, is dropped and counted.
  */
 void
 loky_map_add_notice(LokySharedMap *map, const char *data, Size len)
 {
-	dsa_pointer dp = loky_area_alloc(offsetof(LokySharedNotice, data) + len);
+	dsa_pointer dp = InvalidDsaPointer;
 	LokySharedNotice *notice;
 
+	if (map->notice_bytes + len <= NOTICE_BYTES && loky_area_has_room(len))
+		dp = loky_area_alloc(offsetof(LokySharedNotice, data) + len);
 	if (!DsaPointerIsValid(dp))
+	{
+		pg_atomic_fetch_add_u64(&map->dropped_notices, 1);
 		return;
+	}
 	notice = loky_area_address(dp);
 	notice->next = InvalidDsaPointer;
 	notice->len = len;
@@ -409,6 +426,7 @@ loky_map_add_notice(LokySharedMap *map, const char *data, Size len)
 	else
 		map->first_notice = dp;
 	map->last_notice = dp;
+	map->notice_bytes += len;
 	pg_atomic_fetch_add_u32(&map->nnotices, 1);
 	LWLockRelease(&map->lock);
 	(void) loky_map_wake_reader(map, true);
@@ -493,10 +511,11 @@ loky_map_free(LokySharedMap *map)
 }
 
 /*
- * A worker lets go of the map; the last one to do so after the reader has left
- * frees it.  The executor's lock is held.
+ * A worker lets go of the map.  True where it was the last one after the reader
+ * has left: the caller frees the map then, once it has released the executor's
+ * lock, which is held here.
  */
-void
+bool
 loky_map_detach(LokySharedMap *map)
 {
 	Assert(LWLockHeldByMeInMode(&loky->executors[map->executor].lock,
@@ -509,6 +528,5 @@ loky_map_detach(LokySharedMap *map)
 		if (pg_atomic_read_u32(&map->reader_waits) != 0)
 			loky_wake(map->reader);
 	}
-	else if (map->nworkers == 0)
-		loky_map_free(map);
+	return map->closed && map->nworkers == 0;
 }

@@ -176,6 +176,7 @@ struct LokySharedMap
 	pg_atomic_uint32 parked;	/* taken from the queue for want of places */
 	pg_atomic_uint32 nreturned; /* a hint that returned is not empty */
 	pg_atomic_uint32 nnotices;	/* a hint that there are some */
+	pg_atomic_uint64 dropped_notices;	/* for which there was no room */
 
 	/* Bytes in pieces that have not been read. */
 	pg_atomic_uint64 piece_bytes;
@@ -186,6 +187,7 @@ struct LokySharedMap
 	uint32		desc_len;
 	dsa_pointer first_notice;
 	dsa_pointer last_notice;
+	Size		notice_bytes;
 	int			returned;		/* ranges that leaving workers gave back */
 	dsa_pointer returned_ranges;	/* room for 2 * loky->nworkers of them */
 	dsa_pointer parts;			/* dsa_pointer for each worker slot */
@@ -208,7 +210,7 @@ extern void loky_map_stop_at(LokySharedMap *map, uint64 item);
 extern void loky_map_free_value(LokySharedMap *map, LokyItemState state,
 								uint64 value);
 extern void loky_map_free(LokySharedMap *map);
-extern void loky_map_detach(LokySharedMap *map);
+extern bool loky_map_detach(LokySharedMap *map);
 extern LokySharedPart *loky_map_part(LokySharedMap *map, int worker);
 extern void loky_map_add_notice(LokySharedMap *map, const char *data,
 								Size len);

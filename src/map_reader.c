@@ -108,6 +108,7 @@ create_map(void)
 	pg_atomic_init_u32(&map->parked, 0);
 	pg_atomic_init_u32(&map->nreturned, 0);
 	pg_atomic_init_u32(&map->nnotices, 0);
+	pg_atomic_init_u64(&map->dropped_notices, 0);
 	pg_atomic_init_u64(&map->piece_bytes, 0);
 	return map;
 }
@@ -258,22 +259,39 @@ raise_notices(LokySharedMap *map)
 		char	   *copy;
 		Size		len;
 
-		LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+		/* only we take notices out, so the first one stays while we copy it */
+		LWLockAcquire(&map->lock, LW_SHARED);
 		dp = map->first_notice;
-		notice = loky_area_address(dp);
-		map->first_notice = notice->next;
-		if (!DsaPointerIsValid(map->first_notice))
-			map->last_notice = InvalidDsaPointer;
-		pg_atomic_fetch_sub_u32(&map->nnotices, 1);
 		LWLockRelease(&map->lock);
-
+		notice = loky_area_address(dp);
 		len = notice->len;
 		copy = palloc(len);
 		memcpy(copy, notice->data, len);
+
+		LWLockAcquire(&map->lock, LW_EXCLUSIVE);
+		map->first_notice = notice->next;
+		if (!DsaPointerIsValid(map->first_notice))
+			map->last_notice = InvalidDsaPointer;
+		map->notice_bytes -= len;
+		pg_atomic_fetch_sub_u32(&map->nnotices, 1);
+		LWLockRelease(&map->lock);
 		loky_area_free(dp);
 		loky_notice_raise(copy, len);
 		pfree(copy);
 	}
+}
+
+/* Say how many notices there was no room for. */
+static void
+report_dropped_notices(LokySharedMap *map)
+{
+	uint64		n = pg_atomic_exchange_u64(&map->dropped_notices, 0);
+
+	if (n > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg(UINT64_FORMAT " notices of the map were dropped", n),
+				 errdetail("They came faster than they were read.")));
 }
 
 /* Tell workers how far they may go, and bring them back if they have left. */
@@ -385,12 +403,12 @@ await_outcome(LokyMapReader *reader)
 	LokySharedExecutor *executor = &loky->executors[map->executor];
 	bool		in_time = true;
 
-	make_room(reader);
 	loky_client_begin_wait();
 	loky_deadlock_await_map(map);
 	for (;;)
 	{
 		ResetLatch(MyLatch);
+		make_room(reader);
 		pg_atomic_write_u64(&map->awaited, reader->position);
 		pg_atomic_write_u32(&map->reader_waits, 1);
 		pg_memory_barrier();
@@ -579,6 +597,7 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 		}
 		if (reader->position >= reader->nitems)
 		{
+			report_dropped_notices(reader->map);
 			if (reader->failed)
 				raise_item_error(reader->failed_item, reader->error,
 								 reader->error_len);

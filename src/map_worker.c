@@ -178,6 +178,23 @@ get_own_values(MapJob *job, uint64 item, LokyValues *own)
 	}
 }
 
+/* Decode the arguments that all items share; in a transaction. */
+static void
+get_common_values(MapJob *job)
+{
+	LokySharedRequest *request = &job->map->request;
+	MemoryContext oldcontext;
+	const char *data;
+	Size		len;
+
+	if (request->nargs == 0 || job->common.n > 0)
+		return;
+	oldcontext = MemoryContextSwitchTo(job->context);
+	data = loky_request_args(request, &len);
+	loky_codec_decode_values(data, len, &job->common);
+	MemoryContextSwitchTo(oldcontext);
+}
+
 /* All parameters of the item. */
 static void
 get_values(MapJob *job, uint64 item, LokyValues *args)
@@ -444,6 +461,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 
 	loky_worker_begin(&job->map->request);
 	part->running = true;
+	get_common_values(job);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -558,9 +576,6 @@ run_range(MapJob *job)
 static bool
 begin_job(MapJob *job, LokySharedMap *map)
 {
-	Size		len;
-	const char *data;
-
 	memset(job, 0, sizeof(*job));
 	job->map = map;
 	job->part = loky_map_part(map, LokyMyWorker->index);
@@ -575,11 +590,6 @@ begin_job(MapJob *job, LokySharedMap *map)
 		job->offsets = loky_area_address(map->offsets);
 	if (DsaPointerIsValid(map->shape))
 		job->shape = loky_area_address(map->shape);
-	if (map->request.nargs > 0)
-	{
-		data = loky_request_args(&map->request, &len);
-		loky_codec_decode_values(data, len, &job->common);
-	}
 	debug_query_string = pstrdup(loky_request_sql(&map->request));
 	LokyMyDepth = map->request.depth;
 	LokyMyDest->max_rows = map->mode == LOKY_MAP_FLAT ? 0 : 1;

@@ -197,8 +197,8 @@ struct LokySharedExecutor
 	int			nidle;
 	int			nwaking;		/* woken, but not yet back at the queue */
 	int			nstarting;
-	int			nwaiting;		/* workers that wait for tasks of their own */
-	int			nstopping;		/* workers with stop set */
+	int			nabsent;		/* ... that wait for tasks of their own, or stop */
+	int			excess;			/* workers to leave since it was made smaller */
 	int			failed_starts;	/* in a row */
 	TimestampTz next_start;		/* not before, after failed starts */
 	TimestampTz last_used;
@@ -256,6 +256,8 @@ typedef struct LokySharedWorker
 	bool		stop;			/* told to end */
 	bool		kill;			/* ... and what it runs fails with LK003 */
 	bool		waiting;		/* waits for a task of its own */
+	bool		orphan;			/* its launcher is gone: leaves when idle */
+	int			depth;			/* of what it runs, while it waits */
 	bool		exited;			/* the process has settled itself */
 	LokySharedTask *task;
 	LokySharedMap *map;
@@ -362,7 +364,7 @@ extern void loky_wake_launcher(void);
 static inline int
 loky_executor_strength(const LokySharedExecutor *executor)
 {
-	return executor->nworkers - executor->nwaiting - executor->nstopping;
+	return executor->nworkers - executor->nabsent;
 }
 
 static inline LokySharedExecutor *
@@ -427,7 +429,9 @@ extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
 							  int sqlstate);
 extern void loky_sched_leave_map(LokySharedWorker *worker);
 extern bool loky_sched_yield_map(LokySharedWorker *worker);
-extern void loky_sched_wait(LokySharedWorker *worker, bool waiting);
+extern void loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth);
+extern void loky_sched_set_absent(LokySharedWorker *worker, bool waiting,
+								  bool stop);
 extern void loky_sched_count_items(LokySharedExecutor *executor,
 								   LokySharedWorker *worker);
 extern void loky_sched_settle(LokySharedWorker *worker);

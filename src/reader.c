@@ -6,8 +6,8 @@
  * The type is that of the function's argument "result"; for a record it is the
  * column definition list of the query.  Converting a row may run functions, as
  * an assignment does.  Another role's result is converted as that role, in a
- * security-restricted operation: a cast or domain of its making must not run
- * with the reader's rights.
+ * security-restricted operation whose settings are undone: a cast or domain of
+ * its making must neither run with the reader's rights nor outlive its call.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
@@ -33,6 +34,7 @@ typedef struct Identity
 {
 	Oid			userid;
 	int			context;
+	int			guc_level;
 	bool		changed;
 } Identity;
 
@@ -45,8 +47,11 @@ become_owner(LokyRowReader *reader)
 	GetUserIdAndSecContext(&old.userid, &old.context);
 	old.changed = reader->owner != old.userid;
 	if (old.changed)
+	{
 		SetUserIdAndSecContext(reader->owner,
 							   old.context | SECURITY_RESTRICTED_OPERATION);
+		old.guc_level = NewGUCNestLevel();
+	}
 	return old;
 }
 
@@ -54,7 +59,10 @@ static void
 become_again(Identity old)
 {
 	if (old.changed)
+	{
+		AtEOXact_GUC(false, old.guc_level);
 		SetUserIdAndSecContext(old.userid, old.context);
+	}
 }
 
 /*
@@ -91,6 +99,14 @@ loky_reader_set_desc(LokyRowReader *reader, const char *data, Size len)
 
 	if (reader->desc == NULL || !equalTupleDescs(reader->desc, desc))
 	{
+		if (reader->desc != NULL)
+		{
+			if (reader->storage != reader->desc)
+				FreeTupleDesc(reader->storage);
+			FreeTupleDesc(reader->desc);
+			pfree(reader->values);
+			pfree(reader->nulls);
+		}
 		reader->desc = desc;
 		reader->storage = loky_codec_storage_desc(desc);
 		reader->values = palloc(Max(desc->natts, 1) * sizeof(Datum));

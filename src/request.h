@@ -26,7 +26,7 @@ typedef struct LokySharedEnv
 {
 	pg_atomic_uint32 refs;
 	uint32		len;
-	char		data[FLEXIBLE_ARRAY_MEMBER];	/* name\0value\0 ... */
+	char		data[FLEXIBLE_ARRAY_MEMBER];	/* see settings.c */
 } LokySharedEnv;
 
 extern dsa_pointer loky_env_create(const char *data, Size len);

@@ -46,6 +46,7 @@
 #include "utils/portal.h"
 #include "utils/ps_status.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 
 #include "compat.h"
@@ -178,6 +179,15 @@ prepare_statement(LokyPlan *plan, RawStmt *raw)
 	{
 		types = palloc(ntypes * sizeof(Oid));
 		memcpy(types, plan->types, ntypes * sizeof(Oid));
+	}
+	for (int i = 0; i < ntypes; i++)
+	{
+		if (OidIsValid(types[i]) &&
+			!SearchSysCacheExists1(TYPEOID, ObjectIdGetDatum(types[i])))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("type of argument $%d does not exist", i + 1),
+					 errhint("A task sees a type once the transaction that made it has committed.")));
 	}
 	query = parse_analyze_varparams(raw, plan->sql, &types, &ntypes, NULL);
 	if (settle_types(types, ntypes))

@@ -237,28 +237,56 @@ loky_sched_park_map(LokySharedMap *map)
 	LWLockRelease(&executor->lock);
 }
 
-/* Is the worker one too many, or told to end, or has the executor gone? */
+/*
+ * Is the worker to leave: told to, one too many since the executor was made
+ * smaller, or in an executor that has gone?
+ */
 static bool
-is_superfluous(LokySharedExecutor *executor, LokySharedWorker *worker)
+is_to_leave(LokySharedExecutor *executor, LokySharedWorker *worker)
 {
-	if (worker->stop ||
-		loky_executor_strength(executor) > executor->max_workers)
+	if (worker->stop || worker->orphan)
 		return true;
+	if (executor->excess > 0)
+	{
+		executor->excess--;
+		if (loky_executor_strength(executor) > executor->max_workers)
+			return true;
+		executor->excess = 0;
+	}
 	return executor->state != LOKY_EXECUTOR_OPEN &&
 		executor->npending == 0 && executor->nmaps == 0;
 }
 
 /*
- * The worker is to end.  From now on it does not count, so that not more
- * workers leave than are too many.
+ * Would more than max_workers run something if this one, which is not counted
+ * as idle or woken any more, did?  So it is when one has gone on that had waited
+ * for a task of its own; then this one rests until that waits again.
  */
-static void
-mark_stop(LokySharedExecutor *executor, LokySharedWorker *worker)
+static bool
+is_surplus(LokySharedExecutor *executor)
 {
-	if (worker->stop)
+	return loky_executor_strength(executor) - executor->nidle -
+		executor->nwaking - executor->nstarting > executor->max_workers;
+}
+
+/*
+ * Change whether the worker waits for a task of its own, and whether it is to
+ * end.  In either case it does not count against max_workers, so that another
+ * one may run what it waits for, and not more leave than are too many.  The
+ * executor's lock is held.
+ */
+void
+loky_sched_set_absent(LokySharedWorker *worker, bool waiting, bool stop)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+
+	ASSERT_LOCKED(executor);
+	if (worker->exited)
 		return;
-	worker->stop = true;
-	executor->nstopping++;
+	executor->nabsent += (int) (waiting || stop) -
+		(int) (worker->waiting || worker->stop);
+	worker->waiting = waiting;
+	worker->stop = stop;
 }
 
 /* The worker takes nothing any more; somebody else is to see to what waits. */
@@ -266,7 +294,7 @@ static void
 begin_stop(LokySharedExecutor *executor, LokySharedWorker *worker,
 		   WakeList *list)
 {
-	mark_stop(executor, worker);
+	loky_sched_set_absent(worker, worker->waiting, true);
 	worker->state = LOKY_WORKER_STOPPING;
 	if (pg_atomic_read_u32(&executor->nlanes) > 0)
 		rouse_for_work(executor, 1, list);
@@ -300,12 +328,13 @@ loky_sched_next(LokySharedWorker *worker)
 		pg_atomic_write_u32(&worker->woken, 0);
 	}
 
-	if (is_superfluous(executor, worker))
+	if (is_to_leave(executor, worker))
 	{
 		begin_stop(executor, worker, &list);
 		next = LOKY_NEXT_EXIT;
 	}
-	else if (loky_enabled && (lane = loky_queue_first(executor)) != NULL)
+	else if (loky_enabled && !is_surplus(executor) &&
+			 (lane = loky_queue_first(executor)) != NULL)
 	{
 		pg_atomic_write_u64(&worker->run,
 							pg_atomic_read_u64(&worker->run) + 1);
@@ -330,6 +359,10 @@ loky_sched_next(LokySharedWorker *worker)
 			loky_task_set_state(task, LOKY_TASK_RUNNING);
 			next = LOKY_NEXT_TASK;
 		}
+
+		/* who queued a lot has not roused everybody at once */
+		if (executor->nidle > 0 && executor->npending > 0)
+			rouse_for_work(executor, 1, &list);
 	}
 	else
 	{
@@ -358,7 +391,8 @@ loky_sched_retire(LokySharedWorker *worker)
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	leave = worker->state == LOKY_WORKER_IDLE &&
-		(worker->stop || pg_atomic_read_u32(&executor->nlanes) == 0);
+		(worker->stop || worker->orphan ||
+		 pg_atomic_read_u32(&executor->nlanes) == 0);
 	if (leave)
 	{
 		dlist_delete(&worker->node);
@@ -478,6 +512,7 @@ loky_sched_leave_map(LokySharedWorker *worker)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 	LokySharedMap *map = worker->map;
+	bool		last;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	loky_sched_count_items(executor, worker);
@@ -486,8 +521,10 @@ loky_sched_leave_map(LokySharedWorker *worker)
 	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
 	executor->nwaking++;
 	pg_atomic_write_u32(&worker->woken, 1);
-	loky_map_detach(map);
+	last = loky_map_detach(map);
 	LWLockRelease(&executor->lock);
+	if (last)
+		loky_map_free(map);
 }
 
 /*
@@ -500,7 +537,7 @@ loky_sched_yield_map(LokySharedWorker *worker)
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 
 	return pg_atomic_read_u32(&executor->nlanes) > 1 || worker->stop ||
-		loky_executor_strength(executor) > executor->max_workers;
+		worker->orphan || loky_executor_strength(executor) > executor->max_workers;
 }
 
 /*
@@ -508,7 +545,7 @@ loky_sched_yield_map(LokySharedWorker *worker)
  * does not count, so that another one may run what it waits for.
  */
 void
-loky_sched_wait(LokySharedWorker *worker, bool waiting)
+loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 	WakeList	list = {0};
@@ -516,8 +553,8 @@ loky_sched_wait(LokySharedWorker *worker, bool waiting)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (worker->waiting != waiting)
 	{
-		worker->waiting = waiting;
-		executor->nwaiting += waiting ? 1 : -1;
+		loky_sched_set_absent(worker, waiting, worker->stop);
+		worker->depth = depth;
 		if (waiting)
 			rouse_for_work(executor, 1, &list);
 	}
@@ -545,10 +582,12 @@ loky_sched_cancel_run(LokySharedWorker *worker)
 void
 loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it)
 {
-	mark_stop(&loky->executors[worker->executor], worker);
+	if (worker->exited)
+		return;
+	loky_sched_set_absent(worker, worker->waiting, true);
 	if (kill_it)
 		worker->kill = true;
-	if (worker->pid == 0 || worker->exited)
+	if (worker->pid == 0)
 		return;
 	if (kill_it && (worker->task != NULL || worker->map != NULL))
 		kill(worker->pid, SIGTERM);
@@ -563,7 +602,7 @@ loky_sched_stop_self(LokySharedWorker *worker)
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	mark_stop(executor, worker);
+	loky_sched_set_absent(worker, worker->waiting, true);
 	LWLockRelease(&executor->lock);
 }
 

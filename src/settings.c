@@ -54,11 +54,6 @@ static const char *const not_taken_along[] = {
 	"transaction_read_only"
 };
 
-/* the settings that may be taken along, and how many exist in all */
-static struct config_generic **taken = NULL;
-static int	ntaken = 0;
-static int	nknown = 0;
-
 /* submitter: raw values at the last submit, their text form, shared */
 static StringInfoData last_key;
 static StringInfoData new_key;
@@ -85,33 +80,35 @@ may_be_taken(const struct config_generic *setting)
 	return true;
 }
 
-/* Bring the list of settings that may be taken along up to date. */
-static void
-refresh_taken(void)
+/* Is the setting one that an executor may have? */
+bool
+loky_settings_may_install(const char *name)
 {
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
-
-	if (n == nknown && taken != NULL)
-		return;
-	if (taken != NULL)
-		pfree(taken);
-	taken = MemoryContextAlloc(TopMemoryContext, n * sizeof(*taken));
-	ntaken = 0;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < lengthof(not_taken_along); i++)
 	{
-		if (may_be_taken(all[i]))
-			taken[ntaken++] = all[i];
+		if (pg_strcasecmp(name, not_taken_along[i]) == 0)
+			return false;
 	}
-	nknown = n;
+	return true;
 }
 
+/* Does the setting go along with what is submitted now? */
 static bool
-is_search_path(const struct config_generic *setting)
+goes_along(const struct config_generic *setting)
 {
-	return setting->vartype == PGC_STRING &&
-		((const struct config_string *) setting)->variable ==
-		&namespace_search_path;
+	if (setting->source >= PGC_S_CLIENT)
+		return may_be_taken(setting);
+	return setting->name[0] == 's' && strcmp(setting->name, "search_path") == 0;
+}
+
+/*
+ * With whose rights the value was set: those of a superuser, or anybody's.  A
+ * value for a library that is not loaded yet is checked only when it is.
+ */
+static char
+rights_of(const struct config_generic *setting)
+{
+	return setting->scontext == PGC_USERSET ? 'u' : 's';
 }
 
 /* Append the setting's raw value, for comparing. */
@@ -144,7 +141,8 @@ append_raw(StringInfo key, const struct config_generic *setting)
 			size = value ? (int) strlen(value) + 1 : 0;
 			break;
 	}
-	appendBinaryStringInfo(key, (const char *) &setting, sizeof(setting));
+	appendBinaryStringInfo(key, setting->name, strlen(setting->name) + 1);
+	appendStringInfoChar(key, rights_of(setting));
 	if (size > 0)
 		appendBinaryStringInfo(key, value, size);
 }
@@ -156,6 +154,7 @@ append_text(StringInfo buf, struct config_generic *setting)
 	const char *text = "";
 
 	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
+	appendStringInfoChar(buf, rights_of(setting));
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
@@ -191,7 +190,9 @@ append_text(StringInfo buf, struct config_generic *setting)
 static void
 collect_key(void)
 {
-	refresh_taken();
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
 	if (new_key.data == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
@@ -201,10 +202,10 @@ collect_key(void)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	resetStringInfo(&new_key);
-	for (int i = 0; i < ntaken; i++)
+	for (int i = 0; i < n; i++)
 	{
-		if (taken[i]->source >= PGC_S_CLIENT || is_search_path(taken[i]))
-			append_raw(&new_key, taken[i]);
+		if (goes_along(all[i]))
+			append_raw(&new_key, all[i]);
 	}
 }
 
@@ -218,6 +219,8 @@ loky_settings_capture(void)
 	StringInfoData text;
 	dsa_pointer env;
 	StringInfoData swap;
+	int			n;
+	struct config_generic **all;
 
 	collect_key();
 	if (DsaPointerIsValid(last_env) && new_key.len == last_key.len &&
@@ -228,10 +231,11 @@ loky_settings_capture(void)
 	}
 
 	initStringInfo(&text);
-	for (int i = 0; i < ntaken; i++)
+	all = loky_compat_guc_variables(&n);
+	for (int i = 0; i < n; i++)
 	{
-		if (taken[i]->source >= PGC_S_CLIENT || is_search_path(taken[i]))
-			append_text(&text, taken[i]);
+		if (goes_along(all[i]))
+			append_text(&text, all[i]);
 	}
 	env = loky_env_create(text.data, text.len);
 	pfree(text.data);
@@ -324,7 +328,10 @@ env_has(const char *data, Size len, const char *name)
 	return false;
 }
 
-/* Set each setting of the environment; its rights were the submitter's. */
+/*
+ * Set each setting of the environment, with the rights that it was set with in
+ * the submitter's session.  One that cannot be set here is left as it is.
+ */
 static void
 apply_all(const char *data, Size len)
 {
@@ -333,18 +340,20 @@ apply_all(const char *data, Size len)
 	while (place < data + len)
 	{
 		const char *name = place;
-		const char *value = name + strlen(name) + 1;
+		const char *rights = name + strlen(name) + 1;
+		const char *value = rights + 1;
 
 		place = value + strlen(value) + 1;
 		if (!is_installed(name))
-			(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION,
-									 GUC_ACTION_SET, true, ERROR, false);
+			(void) set_config_option(name, value,
+									 *rights == 's' ? PGC_SUSET : PGC_USERSET,
+									 PGC_S_SESSION, GUC_ACTION_SET, true,
+									 WARNING, false);
 	}
 }
 
 /*
  * Bring the submitter's settings into force, outside of any transaction.
- * Raises what setting them raises; the next call then starts afresh.
  */
 void
 loky_settings_apply(dsa_pointer dp)
@@ -370,7 +379,7 @@ loky_settings_apply(dsa_pointer dp)
 	{
 		if (!env_has(env->data, env->len, place) && !is_installed(place))
 			(void) set_config_option(place, NULL, PGC_SUSET, PGC_S_SESSION,
-									 GUC_ACTION_SET, true, ERROR, false);
+									 GUC_ACTION_SET, true, WARNING, false);
 		place += strlen(place) + 1;
 		place += strlen(place) + 1;
 	}
@@ -421,28 +430,68 @@ committed_value(const struct config_generic *setting)
 	}
 }
 
+/* A custom setting that no library has defined, and its number in the list. */
+typedef struct Placeholder
+{
+	int			number;
+	struct config_generic *setting;
+} Placeholder;
+
+static Placeholder *placeholders = NULL;
+static int	nplaceholders = 0;
+
+/* the number of settings when the above was made */
+static int	nsettings_known = 0;
+
+/*
+ * Bring the list of placeholders up to date.  A library that is loaded replaces
+ * its own without changing the number of settings, so each is checked.
+ */
+static void
+refresh_placeholders(void)
+{
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+	bool		same = n == nsettings_known;
+
+	for (int i = 0; same && i < nplaceholders; i++)
+		same = all[placeholders[i].number] == placeholders[i].setting;
+	if (same)
+		return;
+	if (placeholders != NULL)
+		pfree(placeholders);
+	placeholders = MemoryContextAlloc(TopMemoryContext,
+									  n * sizeof(Placeholder));
+	nplaceholders = 0;
+	for (int i = 0; i < n; i++)
+	{
+		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
+		{
+			placeholders[nplaceholders].number = i;
+			placeholders[nplaceholders++].setting = all[i];
+		}
+	}
+	nsettings_known = n;
+}
+
 /* The custom settings that the task has changed for good. */
 static List *
 collect_kept(void)
 {
 	List	   *kept = NIL;
 
-	refresh_taken();
-	for (int i = 0; i < ntaken; i++)
+	refresh_placeholders();
+	for (int i = 0; i < nplaceholders; i++)
 	{
-		const char *value;
+		const char *value = committed_value(placeholders[i].setting);
+		KeptSetting *setting;
 
-		if ((taken[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0)
+		if (value == NULL)
 			continue;
-		value = committed_value(taken[i]);
-		if (value != NULL)
-		{
-			KeptSetting *setting = palloc(sizeof(KeptSetting));
-
-			setting->name = taken[i]->name;
-			setting->value = pstrdup(value);
-			kept = lappend(kept, setting);
-		}
+		setting = palloc(sizeof(KeptSetting));
+		setting->name = placeholders[i].setting->name;
+		setting->value = pstrdup(value);
+		kept = lappend(kept, setting);
 	}
 	return kept;
 }
@@ -454,22 +503,9 @@ collect_kept(void)
 void
 loky_settings_end(int nest_level)
 {
-	static int	nplaceholders_known = -1;
-	static bool has_placeholders = false;
-	List	   *kept = NIL;
+	List	   *kept = collect_kept();
 	ListCell   *lc;
 
-	refresh_taken();
-	if (nplaceholders_known != nknown)
-	{
-		has_placeholders = false;
-		for (int i = 0; i < ntaken && !has_placeholders; i++)
-			has_placeholders =
-				(taken[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0;
-		nplaceholders_known = nknown;
-	}
-	if (has_placeholders)
-		kept = collect_kept();
 	AtEOXact_GUC(false, nest_level);
 	foreach(lc, kept)
 	{

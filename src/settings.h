@@ -17,6 +17,8 @@
 
 #include "executor.h"
 
+extern bool loky_settings_may_install(const char *name);
+
 /* the submitter's side */
 extern dsa_pointer loky_settings_capture(void);
 extern const char *loky_settings_key(Size *len);

@@ -83,12 +83,13 @@ encode_failed_start(StringInfo buf, LokySharedWorker *worker)
 
 /* A worker that ended before it was ready: pause, or give up. */
 static void
-settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker)
+settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
+					bool stopped)
 {
 	StringInfoData buf;
 
 	executor->nstarting--;
-	if (worker->stop)
+	if (stopped)
 		return;
 	executor->failed_starts++;
 	executor->next_start =
@@ -163,12 +164,15 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 {
 	StringInfoData error;
 	int			waiter = LOKY_NO_WAITER;
+	bool		stopped;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	Assert(!worker->exited);
 	initStringInfo(&error);
 	encode_death(&error, worker);
 
+	stopped = worker->stop;
+	loky_sched_set_absent(worker, false, false);
 	worker->exited = true;
 	if (worker->state == LOKY_WORKER_IDLE)
 	{
@@ -176,16 +180,11 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 		executor->nidle--;
 	}
 	else if (worker->state == LOKY_WORKER_STARTING)
-		settle_failed_start(executor, worker);
+		settle_failed_start(executor, worker, stopped);
 	else if (pg_atomic_read_u32(&worker->woken) != 0)
 	{
 		executor->nwaking--;
 		pg_atomic_write_u32(&worker->woken, 0);
-	}
-	if (worker->waiting)
-	{
-		worker->waiting = false;
-		executor->nwaiting--;
 	}
 	if (worker->task != NULL)
 		waiter = settle_task(executor, worker, &error);
@@ -197,10 +196,9 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 						error.data, error.len);
 		loky_sched_count_items(executor, worker);
 		worker->map = NULL;
-		loky_map_detach(map);
+		if (loky_map_detach(map))
+			loky_map_free(map);
 	}
-	if (worker->stop)
-		executor->nstopping--;
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	pfree(error.data);

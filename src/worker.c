@@ -72,6 +72,9 @@
 /* How long an idle worker looks for the next task before it sleeps. */
 #define SPIN_US			50
 
+/* Notices of a task that are kept for the case that it fails. */
+#define MAX_NOTICE_BYTES	(1024 * 1024)
+
 /* ... of which so long without offering its core to others. */
 #define BARE_SPIN_US	2
 
@@ -93,6 +96,7 @@ static bool final_commit = false;
 
 /* the notices of the present task, in LokyTaskContext */
 static List *task_notices = NIL;
+static Size notice_bytes = 0;
 
 /* SIGINT: cancel what runs. */
 static void
@@ -256,6 +260,15 @@ loky_worker_begin(const LokySharedRequest *request)
 	loky_settings_apply(request->env);
 	final_commit = false;
 	running = true;
+
+	/* a cancel that came before found nothing running and did nothing */
+	pg_memory_barrier();
+	if (pg_atomic_read_u64(&LokyMyWorker->cancel_run) ==
+		pg_atomic_read_u64(&LokyMyWorker->run))
+	{
+		InterruptPending = true;
+		QueryCancelPending = true;
+	}
 	loky_run_start_transaction(request->read_only);
 	if (loky_worker_role_changed())
 		proc_exit(0);
@@ -324,6 +337,29 @@ loky_worker_commit(void)
 }
 
 /*
+ * Clean the session after an error.  Where that fails too, the worker ends as
+ * soon as it has told of the first error.
+ */
+static void
+try_to_clean(bool committed_inside)
+{
+	PG_TRY();
+	{
+		clean_session(committed_inside);
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		MemoryContextSwitchTo(LokyTaskContext);
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		loky_sched_stop_self(LokyMyWorker);
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+}
+
+/*
  * After an error: abort the transaction and return the error, copied into
  * context.
  */
@@ -344,7 +380,7 @@ loky_worker_abort(MemoryContext context)
 	jit_reset_after_error();
 	guc_level = 0;
 	RESUME_INTERRUPTS();
-	clean_session(committed_inside);
+	try_to_clean(committed_inside);
 	MemoryContextSwitchTo(context);
 	return edata;
 }
@@ -361,6 +397,9 @@ keep_notice(const char *message, Size len)
 	loky_store_put(LokyMyWriter, LOKY_RECORD_NOTICE, message, len);
 
 	/* again for the case that the task fails, when the store is emptied */
+	notice_bytes += len;
+	if (notice_bytes > MAX_NOTICE_BYTES)
+		return;
 	oldcontext = MemoryContextSwitchTo(LokyTaskContext);
 	copy = makeStringInfo();
 	appendBinaryStringInfo(copy, message, len);
@@ -458,6 +497,7 @@ run_task(void)
 	LokyMyDest->hold = false;
 	LokyMyDest->known_desc = NULL;
 	task_notices = NIL;
+	notice_bytes = 0;
 	loky_store_begin(LokyMyWriter, &task->result);
 	loky_messages_set_sink(keep_notice);
 
@@ -471,9 +511,14 @@ run_task(void)
 
 		loky_messages_set_sink(NULL);
 		edata = loky_worker_abort(LokyTaskContext);
-		loky_store_abandon(LokyMyWriter, &task->result);
-		sqlstate = edata->sqlerrcode;
-		if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+		if (LokyMyWorker->phase != LOKY_PHASE_COMMITTED)
+		{
+			loky_store_abandon(LokyMyWriter, &task->result);
+			sqlstate = edata->sqlerrcode;
+		}
+		if (LokyMyWorker->phase == LOKY_PHASE_COMMITTED)
+			;					/* what came after the commit is not its error */
+		else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
 			state = LOKY_TASK_CANCELLED;
 		else
 		{
@@ -554,12 +599,13 @@ static bool
 rest(void)
 {
 	TimestampTz since;
+	long		stat_delay;
 
 	if (spin())
 		return true;
 	since = GetCurrentTimestamp();
 	pgstat_report_activity(STATE_IDLE, NULL);
-	(void) pgstat_report_stat(false);
+	stat_delay = pgstat_report_stat(false);
 	for (;;)
 	{
 		long		timeout;
@@ -581,17 +627,21 @@ rest(void)
 		if (loky_worker_role_changed())
 			loky_sched_stop_self(LokyMyWorker);
 		timeout = remaining_rest(since);
-		if (timeout == 0 || LokyMyWorker->stop)
+		if (timeout == 0 || LokyMyWorker->stop || LokyMyWorker->orphan)
 		{
 			if (loky_sched_retire(LokyMyWorker))
 				return false;
 			since = GetCurrentTimestamp();
 			timeout = 10;
 		}
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
-						 (timeout >= 0 ? WL_TIMEOUT : 0),
-						 timeout, PG_WAIT_EXTENSION);
+		if (stat_delay > 0)
+			timeout = timeout < 0 ? stat_delay : Min(timeout, stat_delay);
+		if (WaitLatch(MyLatch,
+					  WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
+					  (timeout >= 0 ? WL_TIMEOUT : 0),
+					  timeout, PG_WAIT_EXTENSION) == WL_TIMEOUT &&
+			stat_delay > 0)
+			stat_delay = pgstat_report_stat(true);
 	}
 }
 
