@@ -552,7 +552,10 @@ loky_executor_kill_workers(LokyExecutorRef ref)
 	loky_wake_launcher();
 }
 
-/* Has the executor neither tasks nor workers, or is it gone altogether? */
+/*
+ * Has the executor neither tasks nor workers, whose processes have ended, or is
+ * it gone altogether?
+ */
 bool
 loky_executor_at_rest(LokyExecutorRef ref)
 {
@@ -561,6 +564,13 @@ loky_executor_at_rest(LokyExecutorRef ref)
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
 	rest = executor->id != ref.id || is_unused(executor);
+	for (int i = 0; rest && i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		rest = worker->state == LOKY_WORKER_FREE ||
+			worker->executor_id != ref.id;
+	}
 	LWLockRelease(&executor->lock);
 	return rest;
 }

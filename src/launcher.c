@@ -358,6 +358,7 @@ reap_workers(void)
 		LokySharedWorker *worker = &loky->workers[i];
 		LokySharedExecutor *executor;
 		pid_t		pid;
+		bool		wake;
 
 		if (handles[i] == NULL ||
 			GetBackgroundWorkerPid(handles[i], &pid) != BGWH_STOPPED)
@@ -369,8 +370,11 @@ reap_workers(void)
 		LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 		free_slot(worker);
+		wake = executor->state != LOKY_EXECUTOR_OPEN;
 		LWLockRelease(&executor->lock);
 		LWLockRelease(&loky->directory);
+		if (wake)
+			loky_task_wake_waiters(LOKY_MANY_WAITERS);
 	}
 }
 
@@ -412,6 +416,7 @@ reap_adopted(void)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 		LokySharedExecutor *executor = &loky->executors[worker->executor];
+		bool		wake;
 
 		if (handles[i] != NULL || worker->state == LOKY_WORKER_FREE ||
 			!worker->exited)
@@ -419,8 +424,11 @@ reap_adopted(void)
 		LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 		free_slot(worker);
+		wake = executor->state != LOKY_EXECUTOR_OPEN;
 		LWLockRelease(&executor->lock);
 		LWLockRelease(&loky->directory);
+		if (wake)
+			loky_task_wake_waiters(LOKY_MANY_WAITERS);
 	}
 }
 
