@@ -6,15 +6,13 @@ CREATE EXTENSION loky;
 SELECT extrelocatable, nspname AS schema
 FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
 WHERE extname = 'loky';
-SELECT bool_and(has_schema_privilege('pg_database_owner', 'loky', p)) AS owner_may,
-       bool_or(has_schema_privilege('pg_read_all_data', 'loky', p || ' WITH GRANT OPTION')) AS others_may_grant
-FROM unnest(ARRAY['USAGE', 'USAGE WITH GRANT OPTION']) p
-WHERE p = 'USAGE' OR p LIKE '%OPTION';
+SELECT has_schema_privilege('pg_database_owner', 'loky', 'USAGE WITH GRANT OPTION') AS owner_may_grant;
 CREATE ROLE regress_loky_nobody;
 SELECT has_schema_privilege('regress_loky_nobody', 'loky', 'USAGE') AS nobody_may;
 DROP ROLE regress_loky_nobody;
 
 -- Names, arguments, defaults and results are a contract.
+\pset format unaligned
 SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS arguments,
        pg_get_function_result(p.oid) AS result
 FROM pg_proc p
@@ -23,12 +21,13 @@ WHERE p.pronamespace = 'loky'::regnamespace
                     'running', 'cancelled', 'state', 'cancel', 'wait',
                     'forget', 'map', 'flat_map', 'try_map',
                     'get_reusable_executor', 'shutdown', 'cpu_count')
-ORDER BY 1, 2 \gx
+ORDER BY 1, 2;
 
 SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'loky'::regnamespace AND c.relname IN ('executors', 'workers', 'tasks')
-GROUP BY 1 ORDER BY 1 \gx
+GROUP BY 1 ORDER BY 1;
+\pset format aligned
 
 SELECT name, boot_val, unit, context FROM pg_settings
 WHERE name IN ('loky.max_workers', 'loky.executor', 'loky.timeout',
@@ -61,12 +60,13 @@ AS $$BEGIN RETURN a / b; END$$;
 CREATE SEQUENCE t.arrived MINVALUE 0;
 CREATE SEQUENCE t.gate MINVALUE 0;
 
--- Wait until the condition holds, for 20 s at the most.
-CREATE FUNCTION t.until(condition text) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Wait until the condition holds, but not for ever: with 4000 looks some 20 s.
+CREATE FUNCTION t.until(condition text, looks int DEFAULT 4000) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     holds boolean;
 BEGIN
-    FOR i IN 1 .. 4000 LOOP
+    FOR i IN 1 .. looks LOOP
+        PERFORM pg_stat_clear_snapshot();
         EXECUTE 'SELECT ' || condition INTO holds;
         IF holds THEN
             RETURN true;
@@ -90,6 +90,7 @@ END$$;
 -- Count as arrived, and wait until the gate is open for the numbers up to x.
 CREATE FUNCTION t.pass(x int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
+    PERFORM pg_advisory_xact_lock_shared(77);
     PERFORM nextval('t.arrived');
     IF NOT t.until(format('last_value >= %s FROM t.gate', x)) THEN
         RAISE EXCEPTION 'the gate stayed closed';
@@ -97,21 +98,27 @@ BEGIN
     RETURN x;
 END$$;
 
+-- How many transactions wait at the gate.
+CREATE FUNCTION t.at_gate() RETURNS bigint LANGUAGE sql
+AS $$SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77$$;
+
 -- Nobody has arrived, and the gate is closed.
 CREATE FUNCTION t.reset() RETURNS void LANGUAGE sql
 AS $$SELECT setval('t.arrived', 0), setval('t.gate', 0)$$;
 
--- Nothing is pending or running, and the table of marks is empty.
+-- Nothing is pending or running, and no worker is in a transaction.
 CREATE FUNCTION t.clean() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    RETURN t.until($_$NOT EXISTS (SELECT FROM loky.tasks WHERE state IN ('pending', 'running'))
-                      AND NOT EXISTS (SELECT FROM loky.workers WHERE state = 'running')
-                      AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'loky worker' AND xact_start IS NOT NULL)$_$);
+    RETURN t.until($_$NOT EXISTS (SELECT FROM loky.tasks
+                                  WHERE state IN ('pending', 'running'))
+                      AND NOT EXISTS (SELECT FROM pg_stat_activity
+                                      WHERE backend_type = 'loky worker'
+                                      AND (xact_start IS NOT NULL OR state <> 'idle'))$_$, 1500);
 END$$;
 
 -- The error that a command raises, with what differs from run to run masked,
 -- and its context up to the end of what loky says.
-CREATE FUNCTION t.error(command text, OUT sqlstate text, OUT message text,
+CREATE FUNCTION t.error(command text, OUT state text, OUT message text,
                         OUT detail text, OUT hint text, OUT context text)
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -119,8 +126,8 @@ DECLARE
     last int;
 BEGIN
     EXECUTE command;
-EXCEPTION WHEN OTHERS THEN
-    GET STACKED DIAGNOSTICS sqlstate = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
+EXCEPTION WHEN OTHERS OR query_canceled THEN
+    GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT,
         detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT,
         context = PG_EXCEPTION_CONTEXT;
     message := regexp_replace(message, '(future|task|executor|process|PID) \d+', '\1 N', 'gi');

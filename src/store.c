@@ -34,6 +34,7 @@
 
 #include <fcntl.h>
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
@@ -92,11 +93,21 @@ struct LokyStoreReader
 	char	   *buffer;			/* a record read from the file */
 };
 
-/* Give fileset a name of its own and this transaction's temp_tablespaces. */
+/*
+ * Give fileset a name of its own and this transaction's temp_tablespaces.  The
+ * error of a task is written after its transaction: then it is the database's
+ * tablespace.
+ */
 static void
 init_fileset(FileSet *fileset)
 {
-	FileSetInit(fileset);
+	if (IsTransactionState())
+		FileSetInit(fileset);
+	else
+	{
+		fileset->ntablespaces = 1;
+		fileset->tablespaces[0] = MyDatabaseTableSpace;
+	}
 	fileset->creator_pid = PostmasterPid;
 	fileset->number = loky_area_next_file();
 }

@@ -1,0 +1,284 @@
+-- map: one result for each item, whatever the items and the workers do.
+
+-- The items' order, and one result each.
+SELECT * FROM loky.map('t.id', ARRAY[3, 1, 2], NULL::int);
+SELECT * FROM loky.map('t.id', ARRAY[3, 1, 2]);
+SELECT loky.map('SELECT $1 * $1', ARRAY[3, 1, 2], NULL::bigint);
+SELECT count(*), sum(r), bool_and(r = n) FROM loky.map('t.id', ARRAY(SELECT generate_series(1, 20000)), NULL::int) WITH ORDINALITY u (r, n);
+SELECT count(*), bool_and(r = (n * 2)::text) FROM (SELECT loky.map('SELECT $1 * 2', ARRAY(SELECT generate_series(1, 5000)), chunksize => 7) AS r, generate_series(1, 5000) AS n) s;
+-- no matter which is done first: item 1 ends after the others
+SELECT t.reset();
+CREATE FUNCTION t.in_turn(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    -- the last first
+    IF NOT t.until(format('last_value >= %s FROM t.arrived', 3 - x)) THEN
+        RAISE EXCEPTION 'out of turn';
+    END IF;
+    PERFORM nextval('t.arrived');
+    RETURN x;
+END$$;
+SELECT loky.get_reusable_executor(3) > 0 AS ok;
+SELECT * FROM loky.map('t.in_turn', ARRAY[1, 2, 3], NULL::int);
+SELECT t.reset();
+-- ordered => false: as they complete; each once
+SELECT string_agg(r::text, ' ' ORDER BY r) FROM loky.map('t.id', ARRAY[4, 2, 3], NULL::int, ordered => false) r;
+-- the first row comes while item 1 waits for somebody to open the gate
+SELECT t.reset();
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.pass', ARRAY[1, 0, 0], NULL::int, ordered => false);
+FETCH 1 FROM c;
+FETCH 1 FROM c;
+SELECT setval('t.gate', 1);
+FETCH 2 FROM c;
+COMMIT;
+RESET loky.executor;
+
+-- What is mapped over
+SELECT * FROM loky.map('t.div', ARRAY[ROW(6, 3), ROW(8, 2)], NULL::int);
+SELECT * FROM loky.map('SELECT $1 || $2', ARRAY[ROW('a', 'b'), ROW('c', 'd')]);
+SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(1, 'not used'), ROW(2, 'neither')]);
+SELECT * FROM loky.map('t.id', ARRAY[1, NULL, 3], NULL::int);
+SELECT coalesce(r, 'null') FROM loky.map('SELECT ''<'' || $1 || $2 || ''>''', ARRAY[ROW(1, 2), NULL, ROW(3, 4)]) r;
+SELECT coalesce(r, 'null') FROM loky.map('SELECT coalesce($1, 0) + coalesce($2, 0)', ARRAY[NULL, ROW(1, 2)]) r;
+SELECT count(*) FROM loky.map('t.id', '{}'::int[], NULL::int);
+SELECT count(*) FROM loky.map('t.id', NULL::int[], NULL::int);
+SELECT count(*) FROM loky.map('SELECT 1', ARRAY[NULL, NULL]::record[]);
+SELECT * FROM loky.map('t.id', '{{1,2},{3,4}}'::int[], NULL::int);
+SELECT * FROM loky.map('t.id', '[5:6]={7,8}'::int[], NULL::int);
+SELECT * FROM loky.map('SELECT $1', ARRAY['a', NULL, 'c d']);
+SELECT * FROM loky.map('SELECT pg_typeof($1) || '' '' || $1', ARRAY[int4range(1, 3), 'empty']);
+-- rows of a named type are one value
+CREATE TYPE t.point2 AS (x int, y int);
+SELECT * FROM loky.map('SELECT ($1).x + ($1).y', ARRAY[ROW(1, 2), ROW(3, 4)]::t.point2[], NULL::int);
+-- several arrays
+SELECT * FROM loky.map('SELECT $1 || $2', ARRAY(SELECT ROW(a, b) FROM unnest(ARRAY[1, 2], ARRAY['x', 'y']) u (a, b)));
+-- args: the same for every item, after the item's own
+SELECT * FROM loky.map('SELECT $1 * $2 + $3', ARRAY[1, 2, 3], NULL::int, args => ROW(10, 5));
+SELECT * FROM loky.map('SELECT concat($1, $2, $3)', ARRAY[ROW(1, 2), ROW(3, 4)], args => ROW('x'::text));
+SELECT * FROM loky.map('t.div', ARRAY[10, 20], NULL::int, args => ROW(5));
+SELECT * FROM loky.map('SELECT coalesce($2, ''none'') || $1', ARRAY[1], args => ROW(NULL::text));
+SELECT * FROM loky.map('SELECT $1 || $2', ARRAY[1], args => ROW('untyped'));
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[1], args => NULL::t.point2)$$);
+-- rows of different shapes
+SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 2, 3)], NULL::int)$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 'x'::text)], NULL::int)$$);
+
+-- Result types
+SELECT * FROM loky.map('SELECT $1, -$1', ARRAY[1, 2], NULL::t.point2);
+SELECT * FROM loky.map('SELECT $1 AS a, ''x'' AS b', ARRAY[1, 2], NULL::jsonb);
+SELECT * FROM loky.map('SELECT $1, ''x''', ARRAY[1, 2], NULL::record) AS r (a int, b text);
+SELECT * FROM loky.map('UPDATE t.log SET i = $1 WHERE false', ARRAY[1]);
+SELECT * FROM loky.map('UPDATE t.log SET i = $1 WHERE false', ARRAY[1], NULL::int);
+SELECT state FROM t.error($$SELECT * FROM loky.map('SELECT $1, 1', ARRAY[1], NULL::int)$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('SELECT ''x'' || $1', ARRAY[1], NULL::int)$$);
+-- no row is NULL, more than one an error
+SELECT n, r FROM loky.map('SELECT $1 WHERE $1 <> 2', ARRAY[1, 2, 3], NULL::int) WITH ORDINALITY u (r, n);
+SELECT state, message, hint, context FROM t.error($$SELECT * FROM loky.map('SELECT generate_series(1, $1)', ARRAY[1, 2], NULL::int)$$);
+SELECT * FROM loky.map('SELECT repeat($1::text, 2)', ARRAY['a', 'b']);
+
+-- An error is raised at its position, once all before it have run; it names the item.
+TRUNCATE t.log;
+CREATE FUNCTION t.touch_or_fail(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF x < 0 THEN
+        RAISE EXCEPTION 'item is %', x USING ERRCODE = 'XY003';
+    END IF;
+    INSERT INTO t.log (i) VALUES (x);
+    RETURN x;
+END$$;
+SELECT state, message, context FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, -3, 4, -5], NULL::int)$$);
+SELECT i FROM t.log WHERE i <= 2 ORDER BY i;
+SELECT t.clean();
+-- the rows before it can be read
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.touch_or_fail', ARRAY[11, 12, -13, 14], NULL::int);
+FETCH 2 FROM c;
+\set SHOW_CONTEXT never
+FETCH 1 FROM c;
+\set SHOW_CONTEXT errors
+ROLLBACK;
+-- the first in the items' order, even where a later one fails before it: item 2
+-- fails, then item 1
+SELECT loky.get_reusable_executor(2) > 0 AS ok;
+CREATE FUNCTION t.fail_in_turn(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF x = 1 AND NOT t.until('last_value >= 1 FROM t.arrived') THEN
+        RAISE EXCEPTION 'out of turn';
+    END IF;
+    PERFORM nextval('t.arrived');
+    RAISE EXCEPTION 'item %', x;
+END$$;
+SELECT t.reset();
+SELECT message, context FROM t.error($$SELECT * FROM loky.map('t.fail_in_turn', ARRAY[1, 2], NULL::int)$$);
+-- what runs is cancelled before the error is raised, what has not started never runs
+SELECT t.reset();
+TRUNCATE t.log;
+CREATE FUNCTION t.fail_or_stay(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO t.log (i) VALUES (x);
+    IF x = 1 THEN
+        IF NOT t.until('last_value >= 1 FROM t.arrived') THEN
+            RAISE EXCEPTION 'alone';
+        END IF;
+        RAISE EXCEPTION 'item 1';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(77);
+    PERFORM nextval('t.arrived');
+    PERFORM pg_sleep(30);
+    RETURN x;
+END$$;
+SELECT message FROM t.error($$SELECT * FROM loky.map('t.fail_or_stay', ARRAY[1, 2, 3, 4], NULL::int)$$);
+SELECT t.at_gate();
+SELECT last_value AS other_items_started FROM t.arrived;
+SELECT count(*) FROM t.log;
+RESET loky.executor;
+
+-- A transaction an item, for what writes or is volatile.
+CREATE FUNCTION t.txid(x int) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT txid_current()';
+SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4], NULL::bigint) r;
+TRUNCATE t.log;
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, 3, -4], NULL::int)$$);
+SELECT i FROM t.log ORDER BY i;
+-- chunksize items share one, which fails as a whole
+SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
+SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;
+SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 1000000) r;
+TRUNCATE t.log;
+SELECT state, message, context FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, 3, -4, 5, 6], NULL::int, chunksize => 2)$$);
+SELECT i FROM t.log WHERE i <= 4 ORDER BY i;
+TRUNCATE t.log;
+SELECT ord, ok, result, message FROM loky.try_map('t.touch_or_fail', ARRAY[1, 2, 3, -4, 5, 6], NULL::int, chunksize => 2);
+SELECT i FROM t.log ORDER BY i;
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], chunksize => 0)$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], chunksize => -1)$$);
+-- procedures commit as they like
+CREATE PROCEDURE t.commit_item(x int) LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO t.log (i) VALUES (x);
+    COMMIT;
+    INSERT INTO t.log (i) VALUES (-x);
+    ROLLBACK;
+END$$;
+TRUNCATE t.log;
+SELECT * FROM loky.map('t.commit_item', ARRAY[1, 2]);
+SELECT i FROM t.log ORDER BY i;
+
+-- timeout
+SELECT t.reset();
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.map('t.pass', ARRAY[0, 1], NULL::int, timeout => '100 ms')$$);
+SELECT t.at_gate();
+SELECT * FROM loky.map('t.id', ARRAY[1, 2], NULL::int, timeout => '20 s');
+-- what is ready is handed out even after it
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.id', ARRAY[1, 2, 3], NULL::int, timeout => '1 s');
+FETCH 1 FROM c;
+SELECT t.clean();
+SELECT pg_sleep(1.1);
+FETCH ALL FROM c;
+COMMIT;
+
+-- Reading no further stops the rest.
+SELECT t.reset();
+SELECT loky.map('t.pass', ARRAY[0, 1, 1, 1], NULL::int) LIMIT 1;
+SELECT t.at_gate();
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.pass', ARRAY[0, 1, 1, 1], NULL::int);
+FETCH 1 FROM c;
+CLOSE c;
+SELECT t.at_gate();
+COMMIT;
+-- so does cancelling the caller
+SET statement_timeout = '100 ms';
+SELECT count(*) FROM loky.map('t.pass', ARRAY[0, 1, 1, 1], NULL::int);
+RESET statement_timeout;
+SELECT t.at_gate();
+-- and an error elsewhere in the query
+SELECT 1 / (r - 1) FROM (SELECT loky.map('t.pass', ARRAY[0, 1, 2, 2], NULL::int) AS r OFFSET 0) s, LATERAL (SELECT setval('t.gate', 1)) g;
+SELECT t.at_gate();
+SELECT t.clean();
+
+-- A map whose reader rests holds no worker, also at one worker; and memory is
+-- bounded: not all of a hundred thousand items have run.
+SELECT loky.get_reusable_executor(1) > 0 AS ok;
+SELECT t.reset();
+CREATE FUNCTION t.count(x int) RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM nextval('t.arrived'); RETURN x; END$$;
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.count', ARRAY(SELECT generate_series(1, 100000)), NULL::int);
+FETCH 2 FROM c;
+SELECT * FROM loky.result(loky.submit('SELECT ''served'''));
+SELECT * FROM loky.map('t.id', ARRAY[1, 2], NULL::int);
+SELECT last_value < 100000 AS bounded FROM t.arrived;
+FETCH 2 FROM c;
+COMMIT;
+SELECT t.clean();
+-- two maps in one query, a submit in a loop over a map
+SELECT count(*), sum(a), sum(b) FROM (SELECT loky.map('t.id', ARRAY(SELECT generate_series(1, 3000)), NULL::int) AS a, loky.map('t.id', ARRAY(SELECT generate_series(1, 3000)), NULL::int) AS b) s;
+CREATE FUNCTION t.loop() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    x int;
+    total bigint := 0;
+BEGIN
+    FOR x IN SELECT loky.map('t.id', ARRAY(SELECT generate_series(1, 500)), NULL::int) LOOP
+        total := total + (SELECT r FROM loky.result(loky.submit('t.id', x), NULL::int) r);
+    END LOOP;
+    RETURN total;
+END$$;
+SELECT t.loop();
+RESET loky.executor;
+
+-- Errors of the call itself
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.nope', ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map(NULL, ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('', ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('SELEC $1', ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('SELECT $1; SELECT 2', ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('SELECT $2', ARRAY[1])$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], executor => 2000000000)$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], ordered => NULL)$$);
+SELECT state FROM t.error($$SELECT * FROM loky.map('COPY t.log TO STDOUT', ARRAY[1])$$);
+
+-- flat_map: any number of rows for each item
+SELECT * FROM loky.flat_map('SELECT $1 * 10 + i FROM generate_series(1, $1) i', ARRAY[2, 0, 3, 1], NULL::int);
+SELECT * FROM loky.flat_map('SELECT generate_series(1, $1)', ARRAY[0], NULL::int);
+SELECT * FROM loky.flat_map('SELECT $1, i FROM generate_series(1, 2) i', ARRAY[1, 2], NULL::t.point2);
+SELECT * FROM loky.flat_map('SELECT $1, i FROM generate_series(1, 2) i', ARRAY[1, 2], NULL::record) AS r (a int, b int);
+SELECT r, count(*) FROM loky.flat_map('SELECT $1 FROM generate_series(1, $1)', ARRAY[1, 2, 3], NULL::int, ordered => false) r GROUP BY r ORDER BY r;
+SELECT count(*), sum(r) FROM loky.flat_map('SELECT generate_series(1, 100000)', ARRAY[1, 2, 3, 4], NULL::bigint, args => ROW(1)) r;
+SELECT count(*), max(length(r)) FROM loky.flat_map('SELECT repeat(''x'', 1000000) FROM generate_series(1, $1)', ARRAY[20, 30, 40]) r;
+SELECT loky.flat_map('SELECT generate_series(1, 1000000)', ARRAY[1, 2, 3], NULL::int) LIMIT 2;
+SELECT state, message, context FROM t.error($$SELECT * FROM loky.flat_map('SELECT 1 / (i - 2) FROM generate_series(1, $1) i', ARRAY[1, 3], NULL::int)$$);
+SELECT * FROM loky.flat_map('t.touch', ARRAY[1, 2], NULL::int);
+SELECT count(*) FROM loky.flat_map('t.id', NULL::int[], NULL::int);
+SELECT * FROM loky.flat_map('DELETE FROM t.log WHERE i = $1', ARRAY[1, 2]);
+
+-- try_map: a row for each item, never an error for one
+SELECT ord, result, pg_typeof(result), ok, sqlstate, message FROM loky.try_map('t.div', ARRAY[ROW(6, 3), ROW(1, 0), ROW(8, 2)], NULL::int);
+SELECT ord, result, pg_typeof(result), ok, sqlstate FROM loky.try_map('t.div', ARRAY[ROW(6, 3), ROW(1, 0)]);
+SELECT ord, result, ok FROM loky.try_map('SELECT $1, 2', ARRAY[1], NULL::t.point2);
+SELECT ord, (result).y, ok FROM loky.try_map('SELECT $1, 2', ARRAY[1], NULL::t.point2);
+SELECT ord, result, ok FROM loky.try_map('SELECT $1 AS a, 2 AS b', ARRAY[1], NULL::jsonb);
+SELECT ord, result IS NULL AS isnull, ok FROM loky.try_map('SELECT $1 WHERE false', ARRAY[1, 2]);
+SELECT ord, ok, sqlstate FROM loky.try_map('SELECT generate_series(1, $1)', ARRAY[1, 2]);
+SELECT count(*), count(*) FILTER (WHERE ok), count(DISTINCT ord), min(ord), max(ord) FROM loky.try_map('SELECT 1 / ($1 % 3)', ARRAY(SELECT generate_series(1, 999)), ordered => false);
+-- every column
+CREATE FUNCTION t.slow_div(x int) RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(0.02); RETURN 1 / x; END$$;
+SELECT ord, ok, worker IN (SELECT pid FROM loky.workers) AS worker, worker <> pg_backend_pid() AS another,
+       started BETWEEN now() AND clock_timestamp() AS started, elapsed BETWEEN '10 ms' AND clock_timestamp() - now() AS elapsed
+FROM loky.try_map('t.slow_div', ARRAY[1, 0], NULL::int);
+SELECT ord, detail, hint, context FROM loky.try_map('t.bad', ARRAY[1]);
+-- what its timeout leaves unfinished
+SELECT t.reset();
+SELECT ord, result, ok, sqlstate FROM loky.try_map('t.pass', ARRAY[0, 1, 0], NULL::int, timeout => '1500 ms', executor => loky.get_reusable_executor(3));
+SELECT t.at_gate();
+SELECT ord, ok, sqlstate FROM loky.try_map('t.pass', ARRAY[1, 2], timeout => '0', executor => loky.get_reusable_executor(1));
+SELECT t.at_gate();
+RESET loky.executor;
+SELECT count(*) FROM loky.try_map('t.id', NULL::int[]);
+SELECT state FROM t.error($$SELECT * FROM loky.try_map('t.nope', ARRAY[1])$$);
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT loky.try_map('SELECT 1, 2', ARRAY[1], NULL::record)$$);
+
+-- What comes in a later version is refused, not ignored.
+SELECT m, a, (SELECT state || ' ' || message FROM t.error(format($$SELECT * FROM loky.%s('SELECT $1', ARRAY[1], %s)$$, m, a)))
+FROM unnest('{snapshot => true,progress => true,item_timeout => ''1 s'',retries => 1}'::text[]) a, unnest('{map,flat_map,try_map}'::text[]) m ORDER BY m, a;
+SELECT * FROM loky.map('SELECT $1', ARRAY[1], snapshot => false, progress => false, item_timeout => NULL, retries => 0, label => 'plain', executor => NULL);
+SELECT t.clean();

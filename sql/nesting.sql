@@ -1,0 +1,71 @@
+-- Tasks that use loky themselves, also where there is but one worker.
+
+SELECT loky.get_reusable_executor(1) > 0 AS ok;
+SELECT * FROM loky.result(loky.submit($$SELECT sum(r) FROM loky.map('t.id', ARRAY[1, 2, 3], NULL::int) r$$));
+SELECT * FROM loky.result(loky.submit($$SELECT r FROM loky.result(loky.submit('t.id', 42)) r$$));
+SELECT * FROM loky.result(loky.submit($$SELECT state FROM loky.wait(ARRAY[loky.submit('t.id', 42)])$$));
+SELECT * FROM loky.map($$SELECT sum(r) FROM loky.map('SELECT $1 * 10', ARRAY[$1, $1 + 1], NULL::int) r$$, ARRAY[1, 2, 3], NULL::int);
+SELECT * FROM loky.flat_map($$SELECT loky.flat_map('SELECT generate_series(1, $1)', ARRAY[$1, 1], NULL::int)$$, ARRAY[1, 2], NULL::int);
+-- Six inner tasks that only finish together: while the outer three wait they do
+-- not count in max_workers.
+SELECT loky.get_reusable_executor(6) > 0 AS ok;
+SELECT t.reset();
+SELECT * FROM loky.map($$SELECT sum(r) FROM loky.map('t.meet', ARRAY[$1, $1 + 1], NULL::int, args => ROW(6)) r$$, ARRAY[10, 20, 30], NULL::int);
+SELECT loky.get_reusable_executor(1) > 0 AS ok;
+-- the inner task runs in the task's own executor, as its role
+SELECT current_setting('loky.executor') AS id \gset
+SELECT r = :'id' AS own FROM loky.result(loky.submit($$SELECT (SELECT executor_id FROM loky.tasks WHERE future = f) FROM (SELECT loky.submit('SELECT 1') AS f OFFSET 0) s$$)) r;
+-- fire and forget from inside a task
+SELECT r AS inner FROM loky.result(loky.submit($$SELECT loky.submit('t.id', 7)$$), NULL::bigint) r \gset
+SELECT * FROM loky.result(:inner);
+-- errors travel up, with all of their context
+SELECT state, message, context FROM t.error($outer$SELECT * FROM loky.result(loky.submit($$SELECT * FROM loky.map('t.bad', ARRAY[1], NULL::int)$$))$outer$);
+-- ten levels work, the eleventh does not
+CREATE FUNCTION t.deep(level int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF level <= 1 THEN
+        RETURN 1;
+    END IF;
+    RETURN 1 + (SELECT r FROM loky.map('t.deep', ARRAY[level - 1], NULL::int) r);
+END$$;
+SELECT * FROM loky.result(loky.submit('t.deep', 3), NULL::int);
+SELECT * FROM loky.map('t.deep', ARRAY[10], NULL::int);
+SELECT state, hint ~ 'loky.max_depth' AS names_setting FROM t.error($$SELECT * FROM loky.map('t.deep', ARRAY[11], NULL::int)$$);
+CREATE FUNCTION t.deep_submit(level int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    IF level <= 1 THEN
+        RETURN 1;
+    END IF;
+    RETURN 1 + (SELECT r FROM loky.result(loky.submit('t.deep_submit', level - 1), NULL::int) r);
+END$$;
+SELECT * FROM loky.result(loky.submit('t.deep_submit', 10), NULL::int);
+SELECT state FROM t.error($$SELECT * FROM loky.result(loky.submit('t.deep_submit', 11), NULL::int)$$);
+BEGIN;
+SET LOCAL loky.max_depth = 2;
+SELECT * FROM loky.map('t.deep', ARRAY[2], NULL::int);
+SELECT state FROM t.error($$SELECT * FROM loky.map('t.deep', ARRAY[3], NULL::int)$$);
+SET LOCAL loky.max_depth = 0;
+SELECT * FROM loky.map('t.deep', ARRAY[12], NULL::int);
+COMMIT;
+-- a task cannot shut down what it runs on
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.result(loky.submit('SELECT loky.shutdown()'))$$);
+-- when the outer task is cancelled, its inner map is, too
+SELECT t.reset();
+SELECT loky.submit($$SELECT count(*) FROM loky.map('t.pass', ARRAY[1, 1], NULL::int)$$) AS a \gset
+SELECT t.until('last_value >= 1 FROM t.arrived');
+SELECT loky.cancel(:a, running => true);
+SELECT state FROM loky.wait(ARRAY[:a]);
+SELECT t.clean();
+-- or when its worker dies
+SELECT t.reset();
+SELECT loky.submit($$SELECT count(*) FROM loky.map('t.pass', ARRAY[1, 1], NULL::int)$$) AS a \gset
+SELECT t.until('last_value >= 1 FROM t.arrived');
+SELECT pg_terminate_backend(worker) FROM loky.tasks WHERE future = :a;
+SELECT state FROM loky.wait(ARRAY[:a]);
+SELECT sqlstate FROM loky.exception(:a);
+SELECT t.clean();
+-- many that nest, on few workers
+SELECT loky.get_reusable_executor(2) > 0 AS ok;
+SELECT count(*), sum(r) FROM loky.map('t.deep', ARRAY(SELECT 1 + i % 4 FROM generate_series(0, 39) i), NULL::int) r;
+RESET loky.executor;
+SELECT t.clean();

@@ -1,0 +1,218 @@
+
+# Arguments and results that shared memory cannot hold go to temporary files,
+# lose nothing there, and the files go with the future.
+
+use strict;
+use warnings;
+
+use LokyTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = loky_node(
+	conf => "loky.shared_memory = '8MB'\nrestart_after_crash = on\n");
+my $s = LokyTest::Session->new($node);
+my $f;
+
+sub files
+{
+	return scalar(grep { -f $_ } temp_files($node));
+}
+
+# Bytes in use in the area once the pool is at rest.
+sub memory
+{
+	poll($s, q{SELECT count(*) FROM loky.workers WHERE state = 'busy'}, 0);
+	return $s->query('SELECT loky._memory_used()');
+}
+
+$s->query("SELECT loky.get_reusable_executor(4, timeout => '1 h')");
+$s->query(q{SELECT count(*) FROM loky.map('t.id', ARRAY[1,2,3,4], NULL::int)});
+my $other = LokyTest::Session->new($node);
+$other->query("SELECT loky.get_reusable_executor(4, timeout => '1 h')");
+my $memory = memory();
+
+# A result of 60 MB, read twice.
+$f = $s->query(
+	q{SELECT loky.submit('SELECT i, repeat(md5(i::text), 10)
+	  FROM generate_series(1, 200000) i')});
+for (1, 2)
+{
+	is( $s->query(
+			qq{SELECT count(*), sum(a), bool_and(b = repeat(md5(a::text), 10))
+			   FROM loky.result($f, NULL::record) AS t(a int, b text)}),
+		'200000|20000100000|t',
+		'a large result is whole');
+}
+cmp_ok(files(), '>', 0, 'it lies in a file');
+is($s->query("SELECT rows FROM loky.tasks WHERE future = $f"),
+	200000, 'its rows are counted');
+# Another session reads it too.
+is( $other->query(
+		"SELECT count(*) FROM loky.result($f, NULL::record) AS t(a int, b text)"),
+	200000, 'it can be read from another session');
+
+# Forgotten while it is read: the reader gets all of it, the file goes after.
+$other->query(
+	qq{CREATE TYPE t.pair AS (a int, b text);
+	   BEGIN; DECLARE c CURSOR FOR SELECT (loky.result($f, NULL::t.pair)).a});
+is($other->query('FETCH c'), 1, 'a cursor on the result');
+is($s->query("SELECT loky.forget($f)"), 't', 'the future is forgotten meanwhile');
+is($s->fails("SELECT loky.state($f)"), '42704', 'and unknown');
+my @rest = split /\n/, $other->query('FETCH ALL FROM c');
+is(scalar(@rest) . " $rest[0] $rest[-1]", '199999 2 200000',
+	'the cursor reads on to the end');
+$other->query('COMMIT');
+is(files(), 0, 'no file is left after that');
+cmp_ok(memory(), '<=', $memory + 1024, 'nor shared memory');
+
+# A result of a single row that is larger than shared memory.
+$f = $s->query(q{SELECT loky.submit('SELECT repeat(''x'', 100000000)')});
+is( $s->query("SELECT length(r), r = repeat('x', 100000000) FROM loky.result($f) r"),
+	'100000000|t', 'a value of 100 MB comes back');
+$s->query("SELECT loky.forget($f)");
+is(files(), 0, 'and leaves no file');
+
+# An argument likewise, in both directions, by submit and by map.
+$f = $s->query(
+	q{SELECT loky.submit('SELECT length($1), md5($1), $2', repeat('y', 120000000), 5)});
+is( $s->query(
+		qq{SELECT length = 120000000, md5 = md5(repeat('y', 120000000)), x
+		   FROM loky.result($f, NULL::record) AS t(length int, md5 text, x int)}),
+	't|t|5',
+	'an argument of 120 MB');
+cmp_ok(files(), '>', 0, 'lies in a file as long as the future');
+$s->query("SELECT loky.forget($f)");
+is(files(), 0, 'and leaves no file');
+is( $s->query(
+		q{SELECT string_agg(r::text, ' ') FROM loky.map(
+		  'SELECT length($1) || left($1, 1)',
+		  ARRAY(SELECT repeat(chr(64 + i), 20000000) FROM generate_series(1, 6) i)) r}),
+	'20000000A 20000000B 20000000C 20000000D 20000000E 20000000F',
+	'items of 120 MB together');
+is( $s->query(
+		q{SELECT count(*), sum(length(r)), bool_and(r = repeat(left(r, 1), 5000000))
+		  FROM loky.map('SELECT repeat($1, 5000000)',
+			ARRAY['a','b','c','d','e','f','g','h','i','j','k','l']) r}),
+	'12|60000000|t',
+	'a map whose results are larger than shared memory');
+is( $s->query(
+		q{SELECT count(*), sum(r) FROM loky.flat_map(
+		  'SELECT i * $1 FROM generate_series(1, 100000) i',
+		  ARRAY[1,2,3,4,5,6], NULL::bigint) r}),
+	'600000|105001050000',
+	'a flat_map of 600,000 rows');
+is( $s->query(
+		q{SELECT count(*), count(DISTINCT length(r)), sum(length(r)) FROM loky.map('SELECT repeat(''z'', 1000)',
+		  ARRAY(SELECT generate_series(1, 50000))) r}),
+	'50000|1|50000000',
+	'a map of many small results');
+is(files(), 0, 'maps leave no file');
+cmp_ok(memory(), '<=', $memory + 1024, 'nor shared memory');
+
+# A map that nobody reads, ended early.
+$other->query(
+	q{BEGIN; DECLARE c CURSOR FOR SELECT loky.flat_map(
+	  'SELECT repeat(md5($1::text || i), 100) FROM generate_series(1, 20000) i',
+	  ARRAY(SELECT generate_series(1, 20)))});
+$other->query('FETCH c');
+ok(poll($s, q{SELECT count(*) FROM loky.workers WHERE state = 'busy'}, 0),
+	'a map whose reader rests holds no worker');
+cmp_ok(files(), '>', 0, 'what its workers have done lies in files');
+is( $s->query(q{SELECT loky.result(loky.submit('t.id', 5))}),
+	5, 'other tasks run meanwhile');
+$other->query('ROLLBACK');
+is(files(), 0, 'which go with the cursor');
+cmp_ok(memory(), '<=', $memory + 1024, 'as does its memory');
+
+# What fails or is cancelled after it has spilled leaves nothing.
+$f = $s->query(
+	q{SELECT loky.submit('SELECT repeat(md5(i::text), 100), 1 / (30000 - i)
+	  FROM generate_series(1, 40000) i')});
+is($s->fails("SELECT loky.result($f)"), '22012', 'a task fails after many rows');
+is(files(), 0, 'and leaves no file');
+
+# A procedure that spills before and after its own commits and rollbacks.
+$s->query(
+	q{CREATE PROCEDURE t.spill(INOUT n int) LANGUAGE plpgsql AS $$
+	  BEGIN
+		FOR i IN 1 .. n LOOP
+			RAISE NOTICE '% %', i, repeat('x', 100000);
+			IF i % 10 = 0 THEN
+				COMMIT;
+			ELSIF i % 10 = 5 THEN
+				ROLLBACK;
+			END IF;
+		END LOOP;
+	  END$$});
+$f = $s->query(q{SELECT loky.submit('CALL t.spill(45)')});
+is($s->query("SELECT loky.result($f, NULL::int)"), 45, 'a procedure spills notices');
+is( scalar(grep { length $_ == 100000 } $s->messages =~ /NOTICE:  00000: \d+ (x+)$/mg),
+	45, 'and loses none over its commits and rollbacks');
+cmp_ok(files(), '>', 0, 'which lie in a file');
+$s->query("SELECT loky.forget($f)");
+is(files(), 0, 'that goes');
+is( $s->fails(
+		q{SELECT count(*) FROM loky.flat_map(
+		  'SELECT repeat(md5(i::text), 100 / (30000 - i))
+		   FROM generate_series(1, 40000 + $1) i', ARRAY[1, 2])}),
+	'22012', 'an item fails after many rows');
+is(files(), 0, 'and leaves no file');
+my $gate = LokyTest::Session->new($node);
+$gate->query('SELECT pg_advisory_lock(1)');
+$f = $s->query(
+	q{SELECT loky.submit('SELECT repeat(md5(i::text), 100)
+	  FROM generate_series(1, 20000) i UNION ALL SELECT t.gate(1)::text')});
+at_gate($s, 1, 1);
+cmp_ok(files(), '>', 0, 'a running task has spilled');
+$s->query("SELECT loky.cancel($f, running => true)");
+$s->query("SELECT loky.wait(ARRAY[$f])");
+is(files(), 0, 'cancelled, it leaves no file');
+$f = $s->query(
+	q{SELECT loky.submit('SELECT repeat(md5(i::text), 100)
+	  FROM generate_series(1, 20000) i UNION ALL SELECT t.gate(1)::text')});
+at_gate($s, 1, 1);
+$s->query('SELECT pg_terminate_backend(' . pid_of($s, $f) . ')');
+is($s->fails("SELECT loky.result($f)"), 'LK001', 'its worker terminated');
+is(files(), 0, 'it leaves no file either');
+$gate->query('SELECT pg_advisory_unlock(1)');
+cmp_ok(memory(), '<=', $memory + 1024, 'and hardly any memory');
+
+# Shared memory full of results: more go to files, and all can be read.
+$s->query(
+	q{CREATE TABLE t.many AS SELECT f, i FROM unnest(loky.submit_all(
+	  'SELECT repeat($1::text, 100000)', ARRAY(SELECT generate_series(100, 399))))
+	  WITH ORDINALITY u(f, i)});
+is( $s->query(
+		q{SELECT count(*), bool_and(r = repeat((i + 99)::text, 100000))
+		  FROM t.many, loky.result(f) r}),
+	'300|t',
+	'300 results of 300 kB');
+cmp_ok(files(), '>', 0, 'some of them lie in files');
+is( $s->query(q{SELECT sum(r) FROM loky.map('t.id', ARRAY[1,2,3], NULL::int) r}),
+	6, 'a map works all the same');
+$s->query('SELECT loky.forget(f) FROM t.many');
+is(files(), 0, 'no file is left');
+cmp_ok(memory(), '<=', $memory + 1024, 'nor memory');
+
+# A restart, clean or not, leaves no file.
+for my $mode ('fast', 'immediate')
+{
+	$f = $s->query(q{SELECT loky.submit('SELECT repeat(''x'', 20000000)')});
+	$s->query("SELECT loky.wait(ARRAY[$f])");
+	cmp_ok(files(), '>', 0, 'a file is there');
+	$_->quit for $s, $other, $gate;
+	$node->stop($mode);
+	$node->start;
+	is(join(' ', temp_files($node)), '', "none is left after a restart ($mode)");
+	$s = LokyTest::Session->new($node);
+	$other = LokyTest::Session->new($node);
+	$gate = LokyTest::Session->new($node);
+}
+
+$_->quit for $s, $other, $gate;
+check_rest($node);
+$node->stop;
+
+done_testing();
