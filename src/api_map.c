@@ -370,14 +370,6 @@ loky_flat_map(PG_FUNCTION_ARGS)
 	return map_rows(fcinfo, LOKY_MAP_FLAT);
 }
 
-static void
-set_text(Datum *values, bool *nulls, int column, const char *text)
-{
-	nulls[column] = text == NULL;
-	if (text != NULL)
-		values[column] = CStringGetTextDatum(text);
-}
-
 /* The columns of a failed item. */
 static void
 set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
@@ -386,24 +378,24 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 
 	if (outcome->timed_out)
 	{
-		set_text(values, nulls, 3, unpack_sql_state(ERRCODE_LOKY_TIMEOUT));
-		set_text(values, nulls, 4, "item was not done in time");
-		set_text(values, nulls, 6, "Raise the timeout.");
+		loky_api_set_text(values, nulls, 3, unpack_sql_state(ERRCODE_LOKY_TIMEOUT));
+		loky_api_set_text(values, nulls, 4, "item was not done in time");
+		loky_api_set_text(values, nulls, 6, "Raise the timeout.");
 		return;
 	}
 	if (outcome->error == NULL)
 	{
-		set_text(values, nulls, 3, unpack_sql_state(ERRCODE_OUT_OF_MEMORY));
-		set_text(values, nulls, 4, "there was no memory to keep the error");
+		loky_api_set_text(values, nulls, 3, unpack_sql_state(ERRCODE_OUT_OF_MEMORY));
+		loky_api_set_text(values, nulls, 4, "there was no memory to keep the error");
 		return;
 	}
 	edata = loky_error_decode(outcome->error + sizeof(uint64),
 							  outcome->error_len - sizeof(uint64));
-	set_text(values, nulls, 3, unpack_sql_state(edata->sqlerrcode));
-	set_text(values, nulls, 4, edata->message);
-	set_text(values, nulls, 5, edata->detail);
-	set_text(values, nulls, 6, edata->hint);
-	set_text(values, nulls, 7, edata->context);
+	loky_api_set_text(values, nulls, 3, unpack_sql_state(edata->sqlerrcode));
+	loky_api_set_text(values, nulls, 4, edata->message);
+	loky_api_set_text(values, nulls, 5, edata->detail);
+	loky_api_set_text(values, nulls, 6, edata->hint);
+	loky_api_set_text(values, nulls, 7, edata->context);
 }
 
 /* The row of try_map for an item, in CurrentMemoryContext. */

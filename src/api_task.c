@@ -316,12 +316,13 @@ loky_result(PG_FUNCTION_ARGS)
 	SRF_RETURN_DONE(funcctx);
 }
 
-static void
-set_text(Datum *values, bool *nulls, int column, const char *text)
+/* Fill a text column of a row; null for NULL. */
+void
+loky_api_set_text(Datum *values, bool *nulls, int column, const char *string)
 {
-	nulls[column] = text == NULL;
-	if (text != NULL)
-		values[column] = CStringGetTextDatum(text);
+	nulls[column] = string == NULL;
+	if (string != NULL)
+		values[column] = CStringGetTextDatum(string);
 }
 
 /* The columns of exception() out of the error that the task has left. */
@@ -333,7 +334,7 @@ read_error(LokySharedTask *task, Datum *values, bool *nulls)
 	char	   *data;
 	Size		len;
 
-	set_text(values, nulls, 0, unpack_sql_state(task->sqlstate));
+	loky_api_set_text(values, nulls, 0, unpack_sql_state(task->sqlstate));
 	while (loky_store_next(reader, &kind, &data, &len))
 	{
 		ErrorData  *edata;
@@ -341,10 +342,10 @@ read_error(LokySharedTask *task, Datum *values, bool *nulls)
 		if (kind != LOKY_RECORD_ERROR)
 			continue;
 		edata = loky_error_decode(data, len);
-		set_text(values, nulls, 1, edata->message);
-		set_text(values, nulls, 2, edata->detail);
-		set_text(values, nulls, 3, edata->hint);
-		set_text(values, nulls, 4, edata->context);
+		loky_api_set_text(values, nulls, 1, edata->message);
+		loky_api_set_text(values, nulls, 2, edata->detail);
+		loky_api_set_text(values, nulls, 3, edata->hint);
+		loky_api_set_text(values, nulls, 4, edata->context);
 	}
 	loky_store_close(reader);
 }

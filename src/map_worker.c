@@ -265,23 +265,6 @@ desc_is_known(void)
 		memcmp(dest->known_desc, dest->encoded.data, dest->encoded.len) == 0;
 }
 
-static void
-put_command(const LokyCompletion *completion)
-{
-	union
-	{
-		LokyCommandRecord record;
-		char		bytes[offsetof(LokyCommandRecord, tag) + 64];
-	}			command;
-	Size		len = strlen(completion->tag) + 1;
-
-	command.record.processed = completion->processed;
-	memcpy(command.bytes + offsetof(LokyCommandRecord, tag),
-		   completion->tag, len);
-	loky_store_put(LokyMyWriter, LOKY_RECORD_COMMAND, &command,
-				   offsetof(LokyCommandRecord, tag) + len);
-}
-
 /* What the item has left in the receiver and the store, as its outcome. */
 static void
 take_outcome(MapJob *job, const LokyCompletion *completion,
@@ -304,7 +287,7 @@ take_outcome(MapJob *job, const LokyCompletion *completion,
 		loky_dest_release(dest);
 	}
 	if (!completion->has_rows)
-		put_command(completion);
+		loky_run_put_completion(LokyMyWriter, completion);
 	loky_store_end(LokyMyWriter);
 	if (part->store.bytes == 0)
 	{

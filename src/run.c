@@ -526,3 +526,23 @@ loky_plan_run(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 	else
 		run_several(plan, dest, completion);
 }
+
+/* Write down that the task returned no set of rows. */
+void
+loky_run_put_completion(LokyStoreWriter *writer,
+						const LokyCompletion *completion)
+{
+	union
+	{
+		LokyCommandRecord record;
+		char		bytes[offsetof(LokyCommandRecord, tag) +
+						  sizeof(completion->tag)];
+	}			command;
+	Size		len = strlen(completion->tag) + 1;
+
+	command.record.processed = completion->processed;
+	memcpy(command.bytes + offsetof(LokyCommandRecord, tag),
+		   completion->tag, len);
+	loky_store_put(writer, LOKY_RECORD_COMMAND, &command,
+				   offsetof(LokyCommandRecord, tag) + len);
+}

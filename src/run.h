@@ -32,6 +32,8 @@ extern bool loky_plan_is_single(const LokyPlan *plan);
 extern bool loky_plan_is_repeatable(LokyPlan *plan);
 extern void loky_plan_run(LokyPlan *plan, const LokyValues *args,
 						  LokyDest *dest, LokyCompletion *completion);
+extern void loky_run_put_completion(LokyStoreWriter *writer,
+									const LokyCompletion *completion);
 extern void loky_run_start_transaction(bool read_only);
 extern void loky_run_reset_timeout(void);
 

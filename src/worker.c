@@ -407,23 +407,6 @@ keep_notice(const char *message, Size len)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* Write down that the task returned no set of rows. */
-static void
-put_completion(const LokyCompletion *completion)
-{
-	union
-	{
-		LokyCommandRecord record;
-		char		bytes[offsetof(LokyCommandRecord, tag) + 64];
-	}			command;
-	Size		len = strlen(completion->tag) + 1;
-
-	command.record.processed = completion->processed;
-	memcpy(command.bytes + offsetof(LokyCommandRecord, tag), completion->tag, len);
-	loky_store_put(LokyMyWriter, LOKY_RECORD_COMMAND, &command,
-				   offsetof(LokyCommandRecord, tag) + len);
-}
-
 /* Run the task up to and including its commit. */
 static void
 execute_task(LokySharedTask *task)
@@ -447,7 +430,7 @@ execute_task(LokySharedTask *task)
 	loky_plan_run(plan, &args, LokyMyDest, &completion);
 	loky_dest_release(LokyMyDest);
 	if (!completion.has_rows)
-		put_completion(&completion);
+		loky_run_put_completion(LokyMyWriter, &completion);
 
 	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();

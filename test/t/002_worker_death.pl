@@ -124,7 +124,7 @@ is( $s->query(
 	'S39: by other workers');
 
 # The same again and again, so that the map meets them at all moments.
-my $wrong = 0;
+my @wrong;
 for my $i (1 .. 30)
 {
 	my ($out, $err) = $s->send(
@@ -132,11 +132,13 @@ for my $i (1 .. 30)
 		  WHERE state = 'idle';
 		  SELECT string_agg(r::text, ' ') FROM
 		  loky.map('t.id', ARRAY[1,2,3], NULL::int) r})->receive;
-	# A worker that took the map before the signal came is not idle any more.
-	$wrong++ unless $err eq '' && $out =~ /^[tf]\n1 2 3$/
+	# A worker of the last round may have ended between the look and the signal,
+	# and one may have taken the map before the signal came.
+	push @wrong, "$out\n$err"
+	  unless $out =~ /^[tf]\n1 2 3$/ && $err !~ /ERROR/
 	  || $err =~ /ERROR:  LK001/;
 }
-is($wrong, 0, 'S39: so are thirty more');
+is("@wrong", '', 'S39: so are thirty more');
 
 # A map loses a worker: that item fails, no other.
 $gate->query('SELECT pg_advisory_lock(2)');
