@@ -17,6 +17,7 @@
 #include "fmgr.h"
 #include "utils/array.h"
 
+#include "compat.h"
 #include "pool.h"
 
 extern void loky_api_refuse_null(const char *name) pg_attribute_noreturn();

@@ -25,6 +25,11 @@
 #error "loky needs PostgreSQL 15 to 19"
 #endif
 
+/* 18 made this a prefix of another name */
+#ifndef pg_attribute_noreturn
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
 /*
  * Declares and registers a function that SQL calls.  Until 16 the declaration
  * in PG_FUNCTION_INFO_V1 does not export the function itself.

@@ -13,6 +13,7 @@
 #ifndef LOKY_DEADLOCK_H
 #define LOKY_DEADLOCK_H
 
+#include "compat.h"
 #include "pool.h"
 
 /* What this process waits for, for others to see. */

@@ -16,6 +16,8 @@
 #include "lib/stringinfo.h"
 #include "utils/elog.h"
 
+#include "compat.h"
+
 /* SQLSTATEs of loky's own */
 #define ERRCODE_LOKY_TERMINATED_WORKER	MAKE_SQLSTATE('L','K','0','0','1')
 #define ERRCODE_LOKY_BROKEN_EXECUTOR	MAKE_SQLSTATE('L','K','0','0','2')
