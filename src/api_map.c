@@ -376,11 +376,16 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 {
 	ErrorData  *edata;
 
-	if (outcome->timed_out)
+	if (outcome->not_run != 0)
 	{
-		loky_api_set_text(values, nulls, 3, unpack_sql_state(ERRCODE_LOKY_TIMEOUT));
-		loky_api_set_text(values, nulls, 4, "item was not done in time");
-		loky_api_set_text(values, nulls, 6, "Raise the timeout.");
+		bool		late = outcome->not_run == ERRCODE_LOKY_TIMEOUT;
+
+		loky_api_set_text(values, nulls, 3, unpack_sql_state(outcome->not_run));
+		loky_api_set_text(values, nulls, 4, late ?
+						  "item was not done in time" :
+						  "the executor was shut down before the item was done");
+		loky_api_set_text(values, nulls, 6, late ?
+						  "Raise the timeout." : "Run the item again.");
 		return;
 	}
 	if (outcome->error == NULL)

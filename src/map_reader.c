@@ -63,8 +63,9 @@ struct LokyMapReader
 	char	   *error;
 	Size		error_len;
 
-	/* of a try_map past its deadline */
-	bool		timed_out;
+	/* of a try_map that ended early: why, an SQLSTATE; what is missing */
+	int			ended;
+	uint64		missing;
 	bits8	   *seen;			/* unordered: items that were returned */
 };
 
@@ -363,6 +364,14 @@ check_cancelled(LokySharedMap *map)
 	}
 }
 
+/* Were the workers of a try_map, which raises nothing then, ended on purpose? */
+static bool
+was_shut_down(LokyMapReader *reader)
+{
+	return reader->mode == LOKY_MAP_TRY &&
+		pg_atomic_read_u32(&reader->map->cancelled) == LOKY_MAP_SHUT_DOWN;
+}
+
 /* Is the outcome at the present position there? */
 static bool
 is_ready(LokyMapReader *reader)
@@ -413,7 +422,7 @@ await_outcome(LokyMapReader *reader)
 		pg_atomic_write_u32(&map->reader_waits, 1);
 		pg_memory_barrier();
 		raise_notices(map);
-		if (is_ready(reader))
+		if (is_ready(reader) || was_shut_down(reader))
 			break;
 		check_cancelled(map);
 		if (reader->failed && has_stopped(reader))
@@ -454,7 +463,7 @@ take_outcome(LokyMapReader *reader, LokyOutcome *outcome)
 	outcome->item = place->item;
 	outcome->state = (LokyItemState) states[index];
 	outcome->value = (Datum) place->value;
-	outcome->timed_out = false;
+	outcome->not_run = 0;
 	outcome->error = NULL;
 	outcome->store = NULL;
 	if (reader->timed)
@@ -531,11 +540,11 @@ note_error(LokyMapReader *reader, LokyOutcome *outcome)
 }
 
 /*
- * The next item of a try_map whose time is over: what is done is returned, the
- * others have not been run in time.
+ * The next item of a try_map that has ended early: what is done is returned, the
+ * others have not been run.
  */
 static bool
-next_after_timeout(LokyMapReader *reader, LokyOutcome *outcome)
+next_after_end(LokyMapReader *reader, LokyOutcome *outcome)
 {
 	if (reader->map != NULL && is_ready(reader))
 	{
@@ -544,11 +553,11 @@ next_after_timeout(LokyMapReader *reader, LokyOutcome *outcome)
 	}
 	if (reader->seen != NULL)
 	{
-		while (reader->failed_item < reader->nitems &&
-			   (reader->seen[reader->failed_item / 8] &
-				(1 << (reader->failed_item % 8))) != 0)
-			reader->failed_item++;
-		outcome->item = reader->failed_item++;
+		while (reader->missing < reader->nitems &&
+			   (reader->seen[reader->missing / 8] &
+				(1 << (reader->missing % 8))) != 0)
+			reader->missing++;
+		outcome->item = reader->missing++;
 	}
 	else
 		outcome->item = reader->position++;
@@ -558,19 +567,19 @@ next_after_timeout(LokyMapReader *reader, LokyOutcome *outcome)
 	outcome->state = LOKY_ITEM_ERROR;
 	outcome->error = NULL;
 	outcome->store = NULL;
-	outcome->timed_out = true;
+	outcome->not_run = reader->ended;
 	return true;
 }
 
 /*
- * Cancel what runs of a try_map past its deadline, but keep what is done: wait
+ * End a try_map before all is done, but keep what is: cancel what runs, and wait
  * until the workers have left.
  */
 static void
-stop_in_time(LokyMapReader *reader)
+end_early(LokyMapReader *reader)
 {
-	reader->timed_out = true;
-	reader->failed_item = 0;
+	reader->ended = was_shut_down(reader) ?
+		ERRCODE_LOKY_SHUTDOWN_EXECUTOR : ERRCODE_LOKY_TIMEOUT;
 	loky_held_stop_map(reader->map);
 }
 
@@ -587,11 +596,11 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 			return false;
 		release_last(reader);
 		raise_notices(reader->map);
-		if (reader->timed_out)
+		if (reader->ended != 0)
 		{
-			if (!next_after_timeout(reader, outcome))
+			if (!next_after_end(reader, outcome))
 				return false;
-			if (outcome->state == LOKY_ITEM_ERROR && !outcome->timed_out)
+			if (outcome->state == LOKY_ITEM_ERROR && outcome->not_run == 0)
 				find_error(reader, outcome);
 			return true;
 		}
@@ -610,7 +619,7 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 								 reader->error_len);
 			if (reader->mode != LOKY_MAP_TRY)
 				raise_timeout(reader);
-			stop_in_time(reader);
+			end_early(reader);
 			continue;
 		}
 		take_outcome(reader, outcome);

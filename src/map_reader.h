@@ -45,7 +45,7 @@ typedef struct LokyOutcome
 	LokySharedStore *store;		/* of ROWS */
 	const char *error;			/* of ERROR: encoded, NULL: no memory */
 	Size		error_len;
-	bool		timed_out;		/* of ERROR: it was not run in time */
+	int			not_run;		/* of ERROR: why it was not run, an SQLSTATE, or 0 */
 	LokySharedTiming timing;
 } LokyOutcome;
 

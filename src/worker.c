@@ -300,6 +300,9 @@ static void
 clean_session(bool committed_inside)
 {
 	running = false;
+
+	/* a cancel meant what has ended; that of a map is looked at again */
+	QueryCancelPending = false;
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)
 	{
@@ -557,11 +560,12 @@ static long
 remaining_rest(TimestampTz since)
 {
 	int			timeout = loky->executors[LokyMyWorker->executor].timeout;
+	long		rested;
 
 	if (timeout < 0)
 		return -1;
-	return Max(0, timeout - TimestampDifferenceMilliseconds(since,
-															GetCurrentTimestamp()));
+	rested = TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
+	return rested < timeout ? timeout - rested : 0;
 }
 
 /* Read the configuration again if told to; true if so. */
