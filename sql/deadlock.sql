@@ -1,0 +1,76 @@
+-- A caller that waits for a task which waits for it: 40P01 in the caller, and
+-- the task goes on once the caller's transaction has ended.
+\set VERBOSITY sqlstate
+CREATE TABLE t.dl (a int);
+INSERT INTO t.dl VALUES (1);
+
+-- directly, over a lock of the caller
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit('SELECT count(*) FROM t.dl') AS f \gset
+SELECT * FROM loky.result(:f);
+ROLLBACK;
+SELECT * FROM loky.result(:f, NULL::bigint);
+
+-- wait() for several, of which one can never end
+BEGIN;
+UPDATE t.dl SET a = 2;
+SELECT loky.submit('UPDATE t.dl SET a = 3') AS f \gset
+SELECT count(*) FROM loky.wait(ARRAY[:f, loky.submit('SELECT 1')]);
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+SELECT a FROM t.dl;
+
+-- for the first one, there is no cycle while another can end
+BEGIN;
+UPDATE t.dl SET a = 2;
+SELECT loky.submit('UPDATE t.dl SET a = 4') AS f \gset
+SELECT count(*) FILTER (WHERE done)
+  FROM loky.wait(ARRAY[:f, loky.submit('SELECT pg_sleep(1)')], NULL, 'FIRST_COMPLETED');
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+
+-- a map: its items are cancelled, as at any error of the caller
+BEGIN;
+UPDATE t.dl SET a = 2;
+SELECT * FROM loky.map('UPDATE t.dl SET a = $1', ARRAY[5, 6, 7]);
+ROLLBACK;
+SELECT a FROM t.dl;
+
+-- a pending task behind a worker that waits for the caller
+SELECT loky.get_reusable_executor(1, timeout => '20 s') IS NOT NULL AS one_worker;
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit('SELECT count(*) FROM t.dl') AS f \gset
+SELECT * FROM loky.result(loky.submit('SELECT 1'));
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+RESET loky.executor;
+
+-- the snapshot of the waiting statement itself
+SELECT * FROM loky.result(loky.submit('CREATE INDEX CONCURRENTLY dl_a ON t.dl (a)'));
+SELECT max(future) AS f FROM loky.tasks WHERE task LIKE 'CREATE INDEX%' \gset
+SELECT * FROM loky.result(:f);
+
+-- no false alarm for a wait that will end, past several looks
+SELECT * FROM loky.result(loky.submit('SELECT pg_sleep(1), 1'), NULL::record) AS (a text, b int);
+
+-- what the message says
+\set VERBOSITY default
+BEGIN;
+LOCK TABLE t.dl;
+DO $$
+DECLARE
+    d text;
+    h text;
+    f bigint := loky.submit('SELECT count(*) FROM t.dl');
+BEGIN
+    PERFORM loky.result(f);
+EXCEPTION WHEN deadlock_detected THEN
+    GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL, h = PG_EXCEPTION_HINT;
+    RAISE NOTICE '%', replace(regexp_replace(d, format('\m(%s|%s)\M', pg_backend_pid(), f), 'N', 'g'),
+        (SELECT worker FROM loky.tasks WHERE future = f)::text, 'W');
+    RAISE NOTICE '%', h;
+END $$;
+ROLLBACK;
+DROP TABLE t.dl;
