@@ -74,6 +74,7 @@ SELECT executor_id = :a AS in_a FROM loky.tasks WHERE future = :f;
 SELECT bool_and(r IN (SELECT pid FROM loky.workers WHERE executor_id = :a)) AS in_a FROM loky.map('t.pid', ARRAY[1, 2, 3], NULL::int, executor => :a) r;
 SELECT state, hint <> '' AS hinted FROM t.error($$SELECT loky.submit_all('SELECT $1', ARRAY[1], executor => 2000000000)$$);
 SELECT state FROM t.error($$SELECT loky.submit_all('SELECT $1', ARRAY[1], executor => -1)$$);
+SELECT state FROM t.error($$SELECT loky.submit_all('SELECT $1', ARRAY[1], executor => 0)$$);
 
 -- max_workers as a session's setting resizes the default executor.
 SET loky.max_workers = 3;

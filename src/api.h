@@ -23,6 +23,7 @@
 extern void loky_api_refuse_null(const char *name) pg_attribute_noreturn();
 extern char *loky_api_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern Interval *loky_api_interval(FunctionCallInfo fcinfo, int n);
+extern int	loky_api_executor(FunctionCallInfo fcinfo, int n);
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
 extern const char *loky_api_state_name(LokyTaskState state);

@@ -158,8 +158,7 @@ get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
 	spread_record(fcinfo, base + ARG_ARGS, call);
 	if (!PG_ARGISNULL(base + ARG_LABEL))
 		call->label = text_to_cstring(PG_GETARG_TEXT_PP(base + ARG_LABEL));
-	if (!PG_ARGISNULL(base + ARG_EXECUTOR))
-		call->executor = PG_GETARG_INT32(base + ARG_EXECUTOR);
+	call->executor = loky_api_executor(fcinfo, base + ARG_EXECUTOR);
 }
 
 static void

@@ -80,6 +80,17 @@ loky_api_interval(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
 }
 
+/* The executor's id in an argument; 0, the current one, where it is null. */
+int
+loky_api_executor(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return 0;
+
+	/* no executor has this id, while 0 means the current one inside */
+	return PG_GETARG_INT32(n) == 0 ? -1 : PG_GETARG_INT32(n);
+}
+
 /* submit(task, VARIADIC args): queue a task, return its future. */
 Datum
 loky_submit(PG_FUNCTION_ARGS)
@@ -140,7 +151,7 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	submission.types = items.types;
 	submission.values = items.values;
 	submission.nulls = items.nulls;
-	ref = loky_executor_resolve(PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3));
+	ref = loky_executor_resolve(loky_api_executor(fcinfo, 3));
 
 	if (items.n > loky_max_tasks)
 		ereport(ERROR,
