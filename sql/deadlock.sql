@@ -4,6 +4,9 @@
 CREATE TABLE t.dl (a int);
 INSERT INTO t.dl VALUES (1);
 
+-- an executor of this test's own, so that its size is known
+SELECT loky.get_reusable_executor(4, timeout => '21 s') IS NOT NULL AS four_workers;
+
 -- directly, over a lock of the caller
 BEGIN;
 LOCK TABLE t.dl;
