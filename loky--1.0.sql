@@ -192,6 +192,13 @@ LANGUAGE C VOLATILE PARALLEL SAFE;
 COMMENT ON FUNCTION loky.cpu_count(boolean) IS
 'returns the number of processors that the server may use';
 
+CREATE FUNCTION loky.getenv(name text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'loky_getenv'
+LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION loky.getenv(text) IS
+'returns an environment variable of the process that runs it, null where unset';
+
 -- Monitoring
 
 CREATE FUNCTION loky._executors()

@@ -162,8 +162,12 @@ FROM unnest(ARRAY['0', '-1', '2, reuse => ''maybe''', '2, reuse => NULL', '2, co
     '2, settings => ''{"nope_nope": "1"}''', '2, settings => ''{"work_mem": "many"}''', '2, settings => ''{"work_mem": "1"}''',
     '2, settings => ''{"work_mem": "100", "Work_mem": "200"}''', '2, settings => ''{"work_mem": null}''', '2, settings => ''{"work_mem": [1]}''',
     '2, settings => ''[1]''', '2, settings => ''"x"''', '2, settings => ''{"shared_buffers": "1GB"}''', '2, kill_workers => NULL']) a;
-SELECT a, (SELECT state || ' ' || message FROM t.error(format('SELECT loky.get_reusable_executor(2, %s)', a)))
-FROM unnest(ARRAY['job_reducers => ''{"int4": "abs"}''', 'result_reducers => ''{"int4": "abs"}''', 'initializer => ''t.id''', 'initargs => ROW(1)', 'env => ''{"A": "1"}''']) a;
+SELECT a, (SELECT state || CASE WHEN hint <> '' THEN ' hinted: ' ELSE ': ' END || message FROM t.error(format('SELECT loky.get_reusable_executor(2, %s)', a)))
+FROM unnest(ARRAY['job_reducers => ''{"int4": "t.nope"}''', 'job_reducers => ''{"nope": "abs"}''', 'job_reducers => ''{"int4": "sum"}''',
+    'job_reducers => ''{"int4": null}''', 'job_reducers => ''{"int4": "abs", "integer": "abs"}''', 'result_reducers => ''["int4"]''',
+    'result_reducers => ''{"int4": "SELECT 1"}''', 'initializer => ''t.nope''', 'initializer => ''t.nope(int)''', 'initializer => ''SELEC 1''',
+    'initializer => ''abs''', 'initializer => ''''',
+    'env => ''{"A": [1]}''', 'env => ''{"": "1"}''', 'env => ''{"A=B": "1"}''', 'env => ''"A"''']) a;
 SELECT t.current() = :now AS kept;
 
 -- Resizing before any task starts no worker.

@@ -17,15 +17,21 @@
 #include "fmgr.h"
 #include "utils/array.h"
 
+#include "codec.h"
 #include "compat.h"
 #include "pool.h"
 
+/* api_args.c */
 extern void loky_api_refuse_null(const char *name) pg_attribute_noreturn();
 extern char *loky_api_text(FunctionCallInfo fcinfo, int n, const char *name);
 extern Interval *loky_api_interval(FunctionCallInfo fcinfo, int n);
 extern int	loky_api_executor(FunctionCallInfo fcinfo, int n);
+extern void loky_api_record(FunctionCallInfo fcinfo, int argno,
+							const char *name, LokyValues *result);
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
+
+/* api_task.c */
 extern const char *loky_api_state_name(LokyTaskState state);
 extern int	loky_api_futures(ArrayType *array, int64 **ids);
 

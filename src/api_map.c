@@ -87,47 +87,25 @@ refuse_unsupported(FunctionCallInfo fcinfo, int base)
 		refuse("retries");
 }
 
-/* The columns of the record in argument argno, as further parameters. */
+/*
+ * Have items and arguments go through the reducers of the executor.  An argument
+ * that all items share raises its error here.
+ */
 static void
-spread_record(FunctionCallInfo fcinfo, int argno, LokyMapCall *call)
+reduce(LokyMapCall *call)
 {
-	HeapTupleHeader header;
-	HeapTupleData tuple;
-	TupleDesc	desc;
+	LokyReducers *reducers = loky_client_reducers(call->executor);
+	LokyValues *args = &call->args;
+	ErrorData  *error;
 
-	if (PG_ARGISNULL(argno))
-	{
-		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, argno);
-
-		if (OidIsValid(type) && type != RECORDOID && type != UNKNOWNOID)
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("argument \"args\" is a null of a row type"),
-					 errhint("Give ROW(...) with the arguments, or leave it out.")));
+	if (reducers == NULL)
 		return;
-	}
-	header = PG_GETARG_HEAPTUPLEHEADER(argno);
-	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
-									   HeapTupleHeaderGetTypMod(header));
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = header;
-	call->arg_types = palloc(Max(desc->natts, 1) * sizeof(Oid));
-	call->arg_values = palloc(Max(desc->natts, 1) * sizeof(Datum));
-	call->arg_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
-	heap_deform_tuple(&tuple, desc, call->arg_values, call->arg_nulls);
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute attribute = TupleDescAttr(desc, i);
-
-		if (attribute->attisdropped)
-			continue;
-		call->arg_types[call->nargs] = attribute->atttypid;
-		call->arg_values[call->nargs] = call->arg_values[i];
-		call->arg_nulls[call->nargs] = call->arg_nulls[i];
-		call->nargs++;
-	}
+	loky_items_reduce(call->items, reducers);
+	error = loky_reduce_try(reducers, args->n, args->types, args->values,
+							args->nulls);
+	if (error != NULL)
+		ReThrowError(error);
+	(void) loky_reduce_types(reducers, args->n, args->types);
 }
 
 /* The call's arguments; base is the number of "timeout". */
@@ -155,10 +133,12 @@ get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
 		loky_api_refuse_null("ordered");
 	call->ordered = PG_GETARG_BOOL(base + ARG_ORDERED);
 	refuse_unsupported(fcinfo, base);
-	spread_record(fcinfo, base + ARG_ARGS, call);
+	loky_api_record(fcinfo, base + ARG_ARGS, "args", &call->args);
 	if (!PG_ARGISNULL(base + ARG_LABEL))
 		call->label = text_to_cstring(PG_GETARG_TEXT_PP(base + ARG_LABEL));
-	call->executor = loky_api_executor(fcinfo, base + ARG_EXECUTOR);
+	call->executor =
+		loky_executor_resolve(loky_api_executor(fcinfo, base + ARG_EXECUTOR));
+	reduce(call);
 }
 
 static void
@@ -382,7 +362,7 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 		loky_api_set_text(values, nulls, 3, unpack_sql_state(outcome->not_run));
 		loky_api_set_text(values, nulls, 4, late ?
 						  "item was not done in time" :
-						  "the executor was shut down before the item was done");
+						  "the executor was ended before the item was done");
 		loky_api_set_text(values, nulls, 6, late ?
 						  "Raise the timeout." : "Run the item again.");
 		return;

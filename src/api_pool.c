@@ -14,28 +14,30 @@
 
 #include <limits.h>
 
-#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/guc_tables.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "api.h"
 #include "client.h"
 #include "compat.h"
+#include "config_read.h"
 #include "cpu_count.h"
 #include "deadlock.h"
+#include "environ.h"
 #include "executor.h"
 #include "guc.h"
 #include "held.h"
-#include "settings.h"
+#include "reduce.h"
 #include "worker.h"
 
 LOKY_FUNCTION(loky_get_reusable_executor);
 LOKY_FUNCTION(loky_shutdown);
 LOKY_FUNCTION(loky_cpu_count_sql);
+LOKY_FUNCTION(loky_getenv);
 
 /* The arguments of get_reusable_executor. */
 enum
@@ -52,150 +54,6 @@ enum
 	ARG_ENV,
 	ARG_SETTINGS
 };
-
-/* A setting of an executor. */
-typedef struct Setting
-{
-	char	   *name;
-	char	   *value;
-} Setting;
-
-/* The text of a jsonb scalar that is to be a setting's value. */
-static char *
-setting_value(const char *name, const JsonbValue *value)
-{
-	switch (value->type)
-	{
-		case jbvString:
-			return pnstrdup(value->val.string.val, value->val.string.len);
-		case jbvNumeric:
-			return DatumGetCString(DirectFunctionCall1(numeric_out,
-													   NumericGetDatum(value->val.numeric)));
-		case jbvBool:
-			return pstrdup(value->val.boolean ? "on" : "off");
-		default:
-			break;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("setting \"%s\" has no usable value", name),
-			 errhint("Each value is a string, a number, or true or false.")));
-}
-
-static struct config_generic *
-find_setting(const char *name)
-{
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
-
-	for (int i = 0; i < n; i++)
-	{
-		if (pg_strcasecmp(all[i]->name, name) == 0)
-			return all[i];
-	}
-	return NULL;
-}
-
-/* A copy of the ASCII text in lower case. */
-static char *
-lowercase(const char *text)
-{
-	char	   *copy = pstrdup(text);
-
-	for (char *p = copy; *p != '\0'; p++)
-		*p = pg_ascii_tolower((unsigned char) *p);
-	return copy;
-}
-
-/*
- * Raise an error where the role may not set this, and bring name and value into
- * the one form that equal settings share.
- */
-static void
-check_setting(Setting *setting)
-{
-	struct config_generic *known;
-	int			integer;
-	double		real;
-	bool		boolean;
-
-	if (!loky_settings_may_install(setting->name))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("setting \"%s\" cannot be given to an executor",
-						setting->name),
-				 errhint("It belongs to each session or task itself.")));
-	(void) set_config_option(setting->name, setting->value,
-							 superuser() ? PGC_SUSET : PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, false, ERROR,
-							 false);
-	known = find_setting(setting->name);
-	if (known == NULL)
-		return;
-	setting->name = pstrdup(known->name);
-	if (known->vartype == PGC_INT &&
-		parse_int(setting->value, &integer, known->flags, NULL))
-		setting->value = psprintf("%d", integer);
-	else if (known->vartype == PGC_REAL &&
-			 parse_real(setting->value, &real, known->flags, NULL))
-		setting->value = psprintf("%.17g", real);
-	else if (known->vartype == PGC_BOOL &&
-			 parse_bool(setting->value, &boolean))
-		setting->value = pstrdup(boolean ? "on" : "off");
-	else if (known->vartype == PGC_ENUM)
-		setting->value = lowercase(setting->value);
-}
-
-static int
-compare_settings(const void *a, const void *b)
-{
-	return strcmp(((const Setting *) a)->name, ((const Setting *) b)->name);
-}
-
-/* The settings of the jsonb object, checked, appended in canonical form. */
-static int
-read_settings(Jsonb *object, StringInfo buf)
-{
-	JsonbIterator *iterator;
-	JsonbIteratorToken token;
-	JsonbValue	value;
-	Setting    *settings;
-	int			n = 0;
-
-	if (!JB_ROOT_IS_OBJECT(object))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"settings\" must be a JSON object"),
-				 errhint("For example '{\"work_mem\": \"64MB\"}'.")));
-	settings = palloc(Max(JB_ROOT_COUNT(object), 1) * sizeof(Setting));
-	iterator = JsonbIteratorInit(&object->root);
-	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			settings[n].name = pnstrdup(value.val.string.val,
-										value.val.string.len);
-		else if (token == WJB_VALUE)
-		{
-			settings[n].value = setting_value(settings[n].name, &value);
-			check_setting(&settings[n]);
-			n++;
-		}
-	}
-	qsort(settings, n, sizeof(Setting), compare_settings);
-	for (int i = 0; i < n; i++)
-	{
-		if (i > 0 && strcmp(settings[i].name, settings[i - 1].name) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("setting \"%s\" is given twice", settings[i].name),
-					 errhint("Names of settings are not case-sensitive.")));
-		appendBinaryStringInfo(buf, settings[i].name,
-							   strlen(settings[i].name) + 1);
-		appendBinaryStringInfo(buf, settings[i].value,
-							   strlen(settings[i].value) + 1);
-	}
-	return n;
-}
 
 /* An idle timeout in milliseconds; a negative one means never. */
 static int
@@ -231,16 +89,6 @@ read_reuse(FunctionCallInfo fcinfo)
 			 errmsg("invalid value for argument \"reuse\": %s",
 					reuse ? quote_literal_cstr(reuse) : "null"),
 			 errhint("Valid values are 'auto', 'true' and 'false'.")));
-}
-
-/* Raise an error for an argument that must wait for a later version. */
-static void
-refuse_if_given(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (!PG_ARGISNULL(n))
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("argument \"%s\" is not supported yet", name)));
 }
 
 /* The number of workers asked for; 0: none was named. */
@@ -286,23 +134,34 @@ check_context(FunctionCallInfo fcinfo)
 
 /* The configuration that the arguments describe. */
 static LokyConfig *
-read_config(FunctionCallInfo fcinfo, Size *len)
+read_config(FunctionCallInfo fcinfo)
 {
-	StringInfoData settings;
-	int			nsettings = 0;
+	LokyConfigDraft draft;
+	LokyValues	initargs;
 
 	check_context(fcinfo);
-	refuse_if_given(fcinfo, ARG_JOB_REDUCERS, "job_reducers");
-	refuse_if_given(fcinfo, ARG_RESULT_REDUCERS, "result_reducers");
-	refuse_if_given(fcinfo, ARG_INITIALIZER, "initializer");
-	refuse_if_given(fcinfo, ARG_INITARGS, "initargs");
-	refuse_if_given(fcinfo, ARG_ENV, "env");
-	initStringInfo(&settings);
+	loky_config_draft_init(&draft, PG_ARGISNULL(ARG_TIMEOUT) ? loky_timeout :
+						   read_timeout(PG_GETARG_INTERVAL_P(ARG_TIMEOUT)));
+	if (!PG_ARGISNULL(ARG_JOB_REDUCERS))
+		loky_reduce_read(PG_GETARG_JSONB_P(ARG_JOB_REDUCERS), "job_reducers",
+						 &draft.parts[LOKY_CONFIG_JOB_REDUCERS]);
+	if (!PG_ARGISNULL(ARG_RESULT_REDUCERS))
+		loky_reduce_read(PG_GETARG_JSONB_P(ARG_RESULT_REDUCERS),
+						 "result_reducers",
+						 &draft.parts[LOKY_CONFIG_RESULT_REDUCERS]);
+	loky_api_record(fcinfo, ARG_INITARGS, "initargs", &initargs);
+	loky_config_read_initializer(&draft, PG_ARGISNULL(ARG_INITIALIZER) ? NULL :
+								 text_to_cstring(PG_GETARG_TEXT_PP(ARG_INITIALIZER)),
+								 &initargs);
+	if (PG_ARGISNULL(ARG_ENV))
+		loky_environ_read_default(&draft.parts[LOKY_CONFIG_ENV]);
+	else
+		loky_environ_read(PG_GETARG_JSONB_P(ARG_ENV),
+						  &draft.parts[LOKY_CONFIG_ENV]);
 	if (!PG_ARGISNULL(ARG_SETTINGS))
-		nsettings = read_settings(PG_GETARG_JSONB_P(ARG_SETTINGS), &settings);
-	return loky_config_create(PG_ARGISNULL(ARG_TIMEOUT) ? loky_timeout :
-							  read_timeout(PG_GETARG_INTERVAL_P(ARG_TIMEOUT)),
-							  settings.data, settings.len, nsettings, len);
+		loky_config_read_settings(PG_GETARG_JSONB_P(ARG_SETTINGS),
+								  &draft.parts[LOKY_CONFIG_SETTINGS]);
+	return loky_config_create(&draft);
 }
 
 /* Make the executor this session's current one, as SET would. */
@@ -319,7 +178,6 @@ Datum
 loky_get_reusable_executor(PG_FUNCTION_ARGS)
 {
 	LokyConfig *config;
-	Size		len = 0;
 	LokyReuse	reuse;
 	LokyExecutorRef previous;
 	LokyExecutorRef ref;
@@ -331,7 +189,7 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 	loky_client_check_context();
 	max_workers = read_max_workers(fcinfo);
 	reuse = read_reuse(fcinfo);
-	config = read_config(fcinfo, &len);
+	config = read_config(fcinfo);
 	if (PG_ARGISNULL(ARG_KILL_WORKERS))
 		loky_api_refuse_null("kill_workers");
 	kill_workers = PG_GETARG_BOOL(ARG_KILL_WORKERS);
@@ -340,20 +198,18 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 	previous = loky_executor_present();
 	if (reuse == LOKY_REUSE_TRUE && loky_executor_id != 0)
 	{
-		Size		known_len;
 		int			known_size;
 		LokyConfig *known = loky_executor_copy_config(loky_executor_id,
-													  &known_len, &known_size);
+													  &known_size);
 
 		if (known != NULL)
 		{
 			config = known;
-			len = known_len;
 			if (max_workers == 0)
 				size = known_size;
 		}
 	}
-	ref = loky_executor_get(config, len, size, reuse);
+	ref = loky_executor_get(config, size, reuse);
 	if (ref.executor->max_workers != size)
 		loky_executor_resize(ref, size);
 	if (previous.id != 0 && previous.id != ref.id)
@@ -428,4 +284,20 @@ loky_cpu_count_sql(PG_FUNCTION_ARGS)
 {
 	loky_attach();
 	PG_RETURN_INT32(loky_cpu_count(!PG_ARGISNULL(0) && PG_GETARG_BOOL(0)));
+}
+
+/* getenv(name): an environment variable of this process, null where unset. */
+Datum
+loky_getenv(PG_FUNCTION_ARGS)
+{
+	const char *value;
+
+	loky_attach();
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	value = getenv(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (value == NULL)
+		PG_RETURN_NULL();
+	(void) pg_verifymbstr(value, (int) strlen(value), false);
+	PG_RETURN_TEXT_P(cstring_to_text(value));
 }

@@ -46,24 +46,6 @@ LOKY_FUNCTION(loky_cancel);
 LOKY_FUNCTION(loky_wait);
 LOKY_FUNCTION(loky_forget);
 
-/* Raise an error for an argument that must not be null. */
-void
-loky_api_refuse_null(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("argument \"%s\" must not be null", name)));
-}
-
-/* The text argument number n, named name; raises 22004 for a null. */
-char *
-loky_api_text(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	if (PG_ARGISNULL(n))
-		loky_api_refuse_null(name);
-	return text_to_cstring(PG_GETARG_TEXT_PP(n));
-}
-
 /* The future's id in argument 0. */
 static int64
 get_future(FunctionCallInfo fcinfo)
@@ -73,24 +55,6 @@ get_future(FunctionCallInfo fcinfo)
 	return PG_GETARG_INT64(0);
 }
 
-/* An interval argument; NULL where it is null. */
-Interval *
-loky_api_interval(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
-}
-
-/* The executor's id in an argument; 0, the current one, where it is null. */
-int
-loky_api_executor(FunctionCallInfo fcinfo, int n)
-{
-	if (PG_ARGISNULL(n))
-		return 0;
-
-	/* no executor has this id, while 0 means the current one inside */
-	return PG_GETARG_INT32(n) == 0 ? -1 : PG_GETARG_INT32(n);
-}
-
 /* submit(task, VARIADIC args): queue a task, return its future. */
 Datum
 loky_submit(PG_FUNCTION_ARGS)
@@ -98,6 +62,7 @@ loky_submit(PG_FUNCTION_ARGS)
 	LokySubmission submission = {0};
 	LokySharedTask *task;
 	LokyExecutorRef ref;
+	LokyReducers *reducers;
 	char	   *name;
 	Datum	   *values = NULL;
 	Oid		   *types = NULL;
@@ -115,13 +80,20 @@ loky_submit(PG_FUNCTION_ARGS)
 		if (nargs < 0)
 			nargs = 0;			/* a null array of arguments */
 	}
+	ref = loky_executor_resolve(0);
+	reducers = loky_client_reducers(ref);
+	if (reducers != NULL)
+	{
+		submission.error = loky_reduce_try(reducers, nargs, types, values,
+										   nulls);
+		(void) loky_reduce_types(reducers, nargs, types);
+	}
 	submission.callable = loky_resolve(name, nargs, types);
 	submission.task = name;
-	submission.nargs = nargs;
+	submission.nargs = submission.error == NULL ? nargs : 0;
 	submission.types = types;
 	submission.values = values;
 	submission.nulls = nulls;
-	ref = loky_executor_resolve(0);
 	task = loky_client_prepare(&submission, ref);
 	id = loky_task_reserved_id(task);
 	loky_client_queue(&task, 1, ref);
@@ -135,6 +107,7 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	LokySubmission submission = {0};
 	LokyItems	items;
 	LokyExecutorRef ref;
+	LokyReducers *reducers;
 	LokySharedTask **tasks;
 	Datum	   *ids;
 	char	   *name;
@@ -146,12 +119,14 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	submission.task = name;
 	submission.label = PG_ARGISNULL(2) ? NULL :
 		text_to_cstring(PG_GETARG_TEXT_PP(2));
+	ref = loky_executor_resolve(loky_api_executor(fcinfo, 3));
+	reducers = loky_client_reducers(ref);
+	if (reducers != NULL)
+		loky_items_reduce(&items, reducers);
 	submission.callable = loky_resolve(name, items.nparams, items.types);
-	submission.nargs = items.nparams;
 	submission.types = items.types;
 	submission.values = items.values;
 	submission.nulls = items.nulls;
-	ref = loky_executor_resolve(loky_api_executor(fcinfo, 3));
 
 	if (items.n > loky_max_tasks)
 		ereport(ERROR,
@@ -166,6 +141,8 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	{
 		CHECK_FOR_INTERRUPTS();
 		loky_items_next(&items);
+		submission.error = items.error;
+		submission.nargs = items.error == NULL ? items.nparams : 0;
 		tasks[i] = loky_client_prepare(&submission, ref);
 		ids[i] = Int64GetDatum(loky_task_reserved_id(tasks[i]));
 	}
@@ -325,15 +302,6 @@ loky_result(PG_FUNCTION_ARGS)
 	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
 								  close_result, PointerGetDatum(state));
 	SRF_RETURN_DONE(funcctx);
-}
-
-/* Fill a text column of a row; null for NULL. */
-void
-loky_api_set_text(Datum *values, bool *nulls, int column, const char *string)
-{
-	nulls[column] = string == NULL;
-	if (string != NULL)
-		values[column] = CStringGetTextDatum(string);
 }
 
 /* The columns of exception() out of the error that the task has left. */

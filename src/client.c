@@ -82,6 +82,49 @@ loky_client_next_depth(void)
 }
 
 /*
+ * The job reducers of the executor, or NULL; good until the next call.
+ */
+LokyReducers *
+loky_client_reducers(LokyExecutorRef ref)
+{
+	static int	known_id = 0;
+	static LokyReducers *known = NULL;
+	LokyConfig *config;
+	const char *part;
+	Size		len;
+	int			max_workers;
+
+	if (ref.id == known_id)
+		return known;
+	if (!ref.executor->has_job_reducers)
+		return NULL;
+	config = loky_executor_copy_config(ref.id, &max_workers);
+	if (config == NULL)
+		return NULL;
+	known_id = 0;
+	loky_reduce_free(known);
+	known = NULL;
+	part = loky_config_part(config, LOKY_CONFIG_JOB_REDUCERS, &len);
+	known = loky_reduce_create(part, len);
+	known_id = ref.id;
+	pfree(config);
+	return known;
+}
+
+/* The task fails, with this error, as soon as it is submitted. */
+static void
+write_error(LokySharedTask *task, const ErrorData *error)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	loky_error_encode(&buf, error);
+	loky_store_set(&task->result, LOKY_RECORD_ERROR, buf.data, buf.len);
+	task->sqlstate = error->sqlerrcode;
+	pfree(buf.data);
+}
+
+/*
  * Claim a task and write its request.  It is linked into claimed, and given
  * back should anything fail before it is queued.
  */
@@ -117,6 +160,8 @@ loky_client_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 	request.read_only = XactReadOnly;
 	request.env = loky_settings_capture();
 	loky_request_write(&task->request, &request);
+	if (submission->error != NULL)
+		write_error(task, submission->error);
 	return task;
 }
 

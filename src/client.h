@@ -17,6 +17,7 @@
 
 #include "executor.h"
 #include "pool.h"
+#include "reduce.h"
 #include "resolve.h"
 
 /* What is to be submitted. */
@@ -29,6 +30,7 @@ typedef struct LokySubmission
 	const Oid  *types;
 	const Datum *values;
 	const bool *nulls;
+	const ErrorData *error;		/* not NULL: it fails before it is queued */
 } LokySubmission;
 
 /* What a caller has seen while it waits. */
@@ -51,6 +53,7 @@ extern void loky_client_check_context(void);
 
 /* submitting */
 extern int	loky_client_next_depth(void);
+extern LokyReducers *loky_client_reducers(LokyExecutorRef ref);
 extern LokySharedTask *loky_client_prepare(const LokySubmission *submission,
 										   LokyExecutorRef ref);
 extern void loky_client_queue(LokySharedTask **tasks, int ntasks,

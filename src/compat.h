@@ -77,6 +77,15 @@ loky_compat_guc_variables(int *n)
 	stringToQualifiedNameList(name)
 #endif
 
+/* 17 let the JSON lexer lie in memory of the caller's */
+#if PG_VERSION_NUM >= 170000
+#define LokyMakeJsonLexer(json, len) \
+	makeJsonLexContextCstringLen(NULL, (json), (len), GetDatabaseEncoding(), false)
+#else
+#define LokyMakeJsonLexer(json, len) \
+	makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
+#endif
+
 /* 17 gave BackgroundWorkerInitializeConnection its flag for NOLOGIN roles */
 #if PG_VERSION_NUM >= 170000
 #define LOKY_WORKER_CONNECT_FLAGS \

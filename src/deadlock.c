@@ -12,8 +12,9 @@
  *								them are needed where the first one will do
  *	  caller -> map				all workers of the map are needed
  *	  running task -> worker
- *	  pending task -> workers	all that could take it are needed, and there must
- *								be no room for another one
+ *	  pending task -> workers	all that could take it are needed, those in their
+ *								initializer too, and there must be no room for
+ *								another one
  * If the way leads back to this caller in two looks running, it raises an error.
  * The error is the caller's, never the task's: that one goes on as soon as the
  * caller's transaction has ended.
@@ -122,6 +123,15 @@ loky_deadlock_await_nothing(void)
 	LWLockRelease(&loky->edges);
 }
 
+/* Is the worker of this executor in its initializer?  Executor's lock held. */
+static bool
+is_initializing(LokySharedExecutor *executor, const LokySharedWorker *worker)
+{
+	return worker->state == LOKY_WORKER_STARTING &&
+		worker->executor == executor->slot && !worker->waiting &&
+		worker->phase == LOKY_PHASE_INITIALIZING;
+}
+
 /* The workers of the executor that are running something of their own. */
 static int
 copy_busy_workers(LokySharedExecutor *executor, LokySharedMap *map, int *pids)
@@ -137,7 +147,8 @@ copy_busy_workers(LokySharedExecutor *executor, LokySharedMap *map, int *pids)
 			continue;
 		if (map != NULL ? worker->map == map :
 			(!worker->waiting &&
-			 (worker->task != NULL || worker->map != NULL)))
+			 (worker->task != NULL || worker->map != NULL ||
+			  is_initializing(executor, worker))))
 			pids[n++] = worker->pid;
 	}
 	return n;
@@ -150,10 +161,14 @@ copy_busy_workers(LokySharedExecutor *executor, LokySharedMap *map, int *pids)
 static bool
 has_room(LokySharedExecutor *executor)
 {
-	if (executor->nidle + executor->nwaking + executor->nstarting > 0)
+	int			nfree = executor->nidle + executor->nwaking +
+		executor->nstarting;
+
+	for (int i = 0; i < loky->nworkers; i++)
+		nfree -= is_initializing(executor, &loky->workers[i]);
+	if (nfree > 0)
 		return true;
-	return loky_executor_strength(executor) < executor->max_workers &&
-		!executor->starved;
+	return loky_sched_demand(executor) > 0 && !executor->starved;
 }
 
 /* Do all of these processes lead back to us?  None at all does not. */

@@ -19,11 +19,51 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/pg_type.h"
 #include "executor/tuptable.h"
 #include "utils/memutils.h"
 
 #include "codec.h"
 #include "dest.h"
+
+/*
+ * The descriptor of the rows after their reducers; columns is set for those that
+ * have one.
+ */
+static TupleDesc
+reduce_desc(LokyDest *dest, TupleDesc desc)
+{
+	MemoryContext oldcontext =
+		MemoryContextSwitchTo(GetMemoryChunkContext(dest));
+	LokyReducer **columns = palloc0(Max(desc->natts, 1) * sizeof(LokyReducer *));
+	TupleDesc	reduced = NULL;
+
+	if (dest->columns != NULL)
+	{
+		pfree(dest->columns);
+		pfree(dest->values);
+		pfree(dest->nulls);
+	}
+	dest->columns = columns;
+	dest->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	dest->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+	MemoryContextSwitchTo(oldcontext);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		columns[i] = loky_reduce_find(dest->reducers, attribute->atttypid);
+		if (columns[i] == NULL)
+			continue;
+		if (reduced == NULL)
+			reduced = CreateTupleDescCopy(desc);
+		reduced->tdtypeid = RECORDOID;
+		reduced->tdtypmod = -1;
+		TupleDescInitEntry(reduced, i + 1, NameStr(attribute->attname),
+						   loky_reduce_result_type(columns[i]), -1, 0);
+	}
+	return reduced != NULL ? reduced : desc;
+}
 
 /* Rows are about to come. */
 static void
@@ -37,6 +77,8 @@ startup(DestReceiver *self, int operation, TupleDesc typeinfo)
 	dest->nrows = 0;
 	dest->started = true;
 
+	if (dest->reducers != NULL)
+		typeinfo = reduce_desc(dest, typeinfo);
 	if (dest->desc != NULL && equalTupleDescs(dest->desc, typeinfo))
 		return;
 
@@ -98,11 +140,33 @@ loky_dest_release(LokyDest *dest)
 	write_row(dest, &dest->value, &dest->isnull);
 }
 
+/* Have the columns of the row go through their reducers. */
+static void
+reduce_row(LokyDest *dest, const TupleTableSlot *slot)
+{
+	MemoryContext oldcontext;
+
+	MemoryContextReset(dest->row_context);
+	oldcontext = MemoryContextSwitchTo(dest->row_context);
+	for (int i = 0; i < dest->desc->natts; i++)
+	{
+		dest->values[i] = slot->tts_values[i];
+		dest->nulls[i] = slot->tts_isnull[i];
+		if (dest->columns[i] != NULL && !dest->nulls[i])
+			dest->values[i] = loky_reduce_value(dest->columns[i],
+												dest->values[i],
+												&dest->nulls[i]);
+	}
+	MemoryContextSwitchTo(oldcontext);
+}
+
 /* One row. */
 static bool
 receive(TupleTableSlot *slot, DestReceiver *self)
 {
 	LokyDest   *dest = (LokyDest *) self;
+	const Datum *values;
+	const bool *nulls;
 
 	if (dest->max_rows > 0 && dest->nrows >= dest->max_rows)
 		ereport(ERROR,
@@ -110,17 +174,25 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 				 errmsg("task returned more than one row for an item"),
 				 errhint("Use loky.flat_map() for tasks that return any number of rows.")));
 	slot_getallattrs(slot);
+	values = slot->tts_values;
+	nulls = slot->tts_isnull;
+	if (dest->columns != NULL)
+	{
+		reduce_row(dest, slot);
+		values = dest->values;
+		nulls = dest->nulls;
+	}
 	dest->nrows++;
 	if (dest->hold && dest->nrows == 1 && dest->desc->natts == 1 &&
-		(dest->byval || slot->tts_isnull[0]))
+		(dest->byval || nulls[0]))
 	{
 		dest->held = true;
-		dest->value = slot->tts_values[0];
-		dest->isnull = slot->tts_isnull[0];
+		dest->value = values[0];
+		dest->isnull = nulls[0];
 		return true;
 	}
 	loky_dest_release(dest);
-	write_row(dest, slot->tts_values, slot->tts_isnull);
+	write_row(dest, values, nulls);
 	return true;
 }
 
@@ -139,9 +211,12 @@ destroy(DestReceiver *self)
 {
 }
 
-/* A receiver in CurrentMemoryContext, for the life of the process. */
+/*
+ * A receiver in CurrentMemoryContext, for the life of the process, with what
+ * results go through, or NULL.
+ */
 LokyDest *
-loky_dest_create(LokyStoreWriter *writer)
+loky_dest_create(LokyStoreWriter *writer, LokyReducers *reducers)
 {
 	LokyDest   *dest = palloc0(sizeof(LokyDest));
 
@@ -151,8 +226,23 @@ loky_dest_create(LokyStoreWriter *writer)
 	dest->pub.rDestroy = destroy;
 	dest->pub.mydest = DestTuplestore;
 	dest->writer = writer;
+	dest->reducers = reducers;
+	if (reducers != NULL)
+		dest->row_context = AllocSetContextCreate(CurrentMemoryContext,
+												  "loky reduced row",
+												  ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&dest->encoded);
 	return dest;
+}
+
+/* The receiver of rows that nobody reads. */
+LokyDest *
+loky_dest_null(void)
+{
+	static LokyDest dest;
+
+	dest.pub = *None_Receiver;
+	return &dest;
 }
 
 /* A new store has been begun. */

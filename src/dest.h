@@ -17,6 +17,7 @@
 #include "lib/stringinfo.h"
 #include "tcop/dest.h"
 
+#include "reduce.h"
 #include "store.h"
 
 /*
@@ -46,9 +47,18 @@ typedef struct LokyDest
 	bool		held;
 	bool		isnull;
 	Datum		value;
+
+	/* what columns go through; columns is NULL where none of them does */
+	LokyReducers *reducers;
+	LokyReducer **columns;
+	Datum	   *values;
+	bool	   *nulls;
+	MemoryContext row_context;
 } LokyDest;
 
-extern LokyDest *loky_dest_create(LokyStoreWriter *writer);
+extern LokyDest *loky_dest_create(LokyStoreWriter *writer,
+								  LokyReducers *reducers);
+extern LokyDest *loky_dest_null(void);
 extern void loky_dest_reset(LokyDest *dest);
 extern void loky_dest_release(LokyDest *dest);
 

@@ -11,10 +11,11 @@
  * ------
  *	  FREE -> OPEN				created
  *	  OPEN -> CLOSING			shut down, or replaced
- *	  OPEN, CLOSING -> CLOSED	loky_executor_collect: no task, no worker left
+ *	  OPEN, CLOSING -> BROKEN	loky_settle_break: the initializer failed
+ *	  CLOSING, BROKEN -> CLOSED	loky_executor_collect: no task, no worker left
  *	  CLOSED, OPEN -> FREE		the slot is wanted, the longest unused first
- * A CLOSED executor remembers its configuration: a session whose current
- * executor it is gets an equal one at its next submit.
+ * A BROKEN or CLOSED executor remembers its configuration: a session whose
+ * current executor it is gets an equal one at its next submit.
  *
  * Locking
  * -------
@@ -30,13 +31,13 @@
  */
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "area.h"
 #include "compat.h"
 #include "cpu_count.h"
+#include "environ.h"
 #include "executor.h"
 #include "guc.h"
 #include "map.h"
@@ -46,25 +47,7 @@
 static LokyExecutorRef default_ref = {NULL, 0};
 static Oid	default_role = InvalidOid;
 static int	default_timeout = 0;
-
-/*
- * A configuration in CurrentMemoryContext; settings must be sorted by name.
- * *len is its size in bytes.
- */
-LokyConfig *
-loky_config_create(int timeout, const char *settings, Size settings_len,
-				   int nsettings, Size *len)
-{
-	LokyConfig *config;
-
-	*len = offsetof(LokyConfig, settings) + settings_len;
-	config = palloc0(*len);
-	config->timeout = timeout;
-	config->nsettings = nsettings;
-	if (settings_len > 0)
-		memcpy(config->settings, settings, settings_len);
-	return config;
-}
+static uint64 default_env_changes = 0;
 
 /* The size of an executor that names none. */
 int
@@ -76,14 +59,13 @@ loky_executor_default_size(void)
 /* Has the executor this identity and configuration?  Directory lock held. */
 static bool
 matches(LokySharedExecutor *executor, uint64 fingerprint,
-		const LokyConfig *config, Size len)
+		const LokyConfig *config)
 {
 	return executor->state == LOKY_EXECUTOR_OPEN &&
 		executor->database == MyDatabaseId &&
 		executor->role == GetUserId() &&
 		executor->fingerprint == fingerprint &&
-		executor->config_len == len &&
-		memcmp(loky_area_address(executor->config), config, len) == 0;
+		loky_config_equal(loky_area_address(executor->config), config);
 }
 
 /* The slot of the role in the table of roles.  Directory lock held. */
@@ -130,6 +112,9 @@ empty_slot(LokySharedExecutor *executor)
 	loky->roles[executor->role_slot].executors--;
 	loky_area_free(executor->config);
 	executor->config = InvalidDsaPointer;
+	if (DsaPointerIsValid(executor->error))
+		loky_area_free(executor->error);
+	executor->error = InvalidDsaPointer;
 	executor->state = LOKY_EXECUTOR_FREE;
 	executor->id = 0;
 }
@@ -188,19 +173,21 @@ find_slot(void)
 
 /* Make a new executor.  Directory lock held. */
 static LokySharedExecutor *
-create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
+create_executor(uint64 fingerprint, const LokyConfig *config,
 				int max_workers, bool is_superuser)
 {
+	Size		reducers_len;
 	int			role_slot = find_role_slot(GetUserId());
 	LokySharedExecutor *executor = find_slot();
-	dsa_pointer copy = loky_area_alloc(len);
+	dsa_pointer copy = loky_area_alloc(loky_config_size(config));
 
 	if (!DsaPointerIsValid(copy))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of shared memory for an executor"),
 				 errhint("Raise loky.shared_memory, or forget finished futures with loky.forget().")));
-	memcpy(loky_area_address(copy), config, len);
+	memcpy(loky_area_address(copy), config, loky_config_size(config));
+	(void) loky_config_part(config, LOKY_CONFIG_JOB_REDUCERS, &reducers_len);
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	executor->id = loky->next_executor_id++;
@@ -211,7 +198,7 @@ create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
 	executor->role_slot = role_slot;
 	executor->fingerprint = fingerprint;
 	executor->config = copy;
-	executor->config_len = (uint32) len;
+	executor->has_job_reducers = reducers_len > 0;
 	executor->max_workers = max_workers;
 	executor->excess = 0;
 	executor->timeout = config->timeout;
@@ -235,12 +222,9 @@ create_executor(uint64 fingerprint, const LokyConfig *config, Size len,
  * of a new one (0: the default; negative: none is to be made).
  */
 LokyExecutorRef
-loky_executor_get(const LokyConfig *config, Size len, int max_workers,
-				  LokyReuse reuse)
+loky_executor_get(const LokyConfig *config, int max_workers, LokyReuse reuse)
 {
-	uint64		fingerprint =
-		DatumGetUInt64(hash_any_extended((const unsigned char *) config,
-										 (int) len, 0));
+	uint64		fingerprint = loky_config_hash(config);
 	LokyExecutorRef ref = {NULL, 0};
 	bool		is_superuser = superuser();
 
@@ -248,13 +232,13 @@ loky_executor_get(const LokyConfig *config, Size len, int max_workers,
 	for (int i = 0; i < LOKY_MAX_EXECUTORS && reuse != LOKY_REUSE_FALSE; i++)
 	{
 		/* where another session has made a new one, that is the newest */
-		if (matches(&loky->executors[i], fingerprint, config, len) &&
+		if (matches(&loky->executors[i], fingerprint, config) &&
 			(ref.executor == NULL ||
 			 ref.executor->id < loky->executors[i].id))
 			ref.executor = &loky->executors[i];
 	}
 	if (ref.executor == NULL && max_workers >= 0)
-		ref.executor = create_executor(fingerprint, config, len,
+		ref.executor = create_executor(fingerprint, config,
 									   max_workers > 0 ? max_workers :
 									   loky_executor_default_size(),
 									   is_superuser);
@@ -281,7 +265,7 @@ find_by_id(int id)
  * where it is not known any more, or belongs to another database or role.
  */
 LokyConfig *
-loky_executor_copy_config(int id, Size *len, int *max_workers)
+loky_executor_copy_config(int id, int *max_workers)
 {
 	LokySharedExecutor *executor;
 	LokyConfig *config = NULL;
@@ -291,32 +275,38 @@ loky_executor_copy_config(int id, Size *len, int *max_workers)
 	if (executor != NULL && executor->database == MyDatabaseId &&
 		executor->role == GetUserId())
 	{
-		*len = executor->config_len;
-		config = palloc(*len);
-		memcpy(config, loky_area_address(executor->config), *len);
+		config = loky_config_copy(loky_area_address(executor->config));
 		*max_workers = executor->max_workers;
 	}
 	LWLockRelease(&loky->directory);
 	return config;
 }
 
+/* The configuration of the default executor, in CurrentMemoryContext. */
+static LokyConfig *
+default_config(void)
+{
+	LokyConfigDraft draft;
+
+	loky_config_draft_init(&draft, loky_timeout);
+	loky_environ_read_default(&draft.parts[LOKY_CONFIG_ENV]);
+	return loky_config_create(&draft);
+}
+
 /* The default executor of the present database and role. */
 static LokyExecutorRef
 resolve_default(void)
 {
-	LokyConfig *config;
-	Size		len;
-
 	if (default_ref.executor != NULL && default_role == GetUserId() &&
 		default_timeout == loky_timeout &&
+		default_env_changes == loky_env_changes &&
 		default_ref.executor->id == default_ref.id &&
 		default_ref.executor->state == LOKY_EXECUTOR_OPEN)
 		return default_ref;
-	config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
-	default_ref = loky_executor_get(config, len, 0, LOKY_REUSE_AUTO);
+	default_ref = loky_executor_get(default_config(), 0, LOKY_REUSE_AUTO);
 	default_role = GetUserId();
 	default_timeout = loky_timeout;
-	pfree(config);
+	default_env_changes = loky_env_changes;
 	return default_ref;
 }
 
@@ -324,10 +314,7 @@ resolve_default(void)
 static LokyExecutorRef
 present_default(void)
 {
-	Size		len;
-	LokyConfig *config = loky_config_create(loky_timeout, NULL, 0, 0, &len);
-
-	return loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
+	return loky_executor_get(default_config(), -1, LOKY_REUSE_AUTO);
 }
 
 /*
@@ -343,7 +330,6 @@ loky_executor_present(void)
 	LokyExecutorRef ref = {NULL, 0};
 	LokyExecutorRef equal;
 	LokyConfig *config;
-	Size		len;
 	int			max_workers;
 	bool		open = false;
 
@@ -361,10 +347,10 @@ loky_executor_present(void)
 	if (open)
 		return ref;
 	config = ref.id != 0 ?
-		loky_executor_copy_config(id, &len, &max_workers) : NULL;
+		loky_executor_copy_config(id, &max_workers) : NULL;
 	if (config == NULL)
 		return present_default();
-	equal = loky_executor_get(config, len, -1, LOKY_REUSE_AUTO);
+	equal = loky_executor_get(config, -1, LOKY_REUSE_AUTO);
 	return equal.id != 0 ? equal : ref;
 }
 
@@ -375,7 +361,6 @@ resolve_id(int id, bool named)
 	static LokyExecutorRef last = {NULL, 0};
 	LokySharedExecutor *executor;
 	LokyConfig *config;
-	Size		len = 0;
 	int			max_workers = 0;
 	bool		usable;
 	bool		known;
@@ -405,19 +390,15 @@ resolve_id(int id, bool named)
 				 errmsg("executor %d does not exist", id),
 				 errdetail("There is none with this id for the present database and role."),
 				 errhint("The view loky.executors lists the executors.")));
-	config = usable ? loky_executor_copy_config(id, &len, &max_workers) : NULL;
+	config = usable ? loky_executor_copy_config(id, &max_workers) : NULL;
 	if (config == NULL)
 		return resolve_default();
-	return loky_executor_get(config, len, max_workers, LOKY_REUSE_AUTO);
+	return loky_executor_get(config, max_workers, LOKY_REUSE_AUTO);
 }
 
-/*
- * The executor that the caller is to submit to: the one with this id, or, where
- * id is 0, the current one of the session or of the task that runs here.  Raises
- * 42704 for an id that was never given out.
- */
-LokyExecutorRef
-loky_executor_resolve(int id)
+/* The executor with this id, or the current one where id is 0. */
+static LokyExecutorRef
+resolve(int id)
 {
 	LokyExecutorRef ref;
 
@@ -431,6 +412,26 @@ loky_executor_resolve(int id)
 	if (loky_guc_max_workers_is_set() &&
 		ref.executor->max_workers != loky_executor_default_size())
 		loky_executor_resize(ref, loky_executor_default_size());
+	return ref;
+}
+
+/*
+ * The executor that the caller is to submit to: the one with this id, or, where
+ * id is 0, the current one of the session or of the task that runs here.  Raises
+ * 42704 for an id that was never given out, and 55000 where an initializer asks
+ * for its own executor, each worker of which would wait for the next one.
+ */
+LokyExecutorRef
+loky_executor_resolve(int id)
+{
+	LokyExecutorRef ref = resolve(id);
+
+	if (LokyMyWorker != NULL && LokyMyWorker->phase == LOKY_PHASE_INITIALIZING &&
+		LokyMyWorker->executor_id == ref.id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot use an executor from its own initializer"),
+				 errhint("Give the argument \"executor\", or call loky.get_reusable_executor() first.")));
 	return ref;
 }
 

@@ -19,7 +19,10 @@
 
 #include <limits.h>
 
+#include "common/jsonapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "parser/scansup.h"
 #include "postmaster/postmaster.h"
 #include "utils/guc.h"
 
@@ -33,7 +36,10 @@ int			loky_shared_memory = 256;
 bool		loky_enabled = true;
 int			loky_result_ttl = 3600;
 
+char	   *loky_env = NULL;
+char	   *loky_env_allowed = NULL;
 int			loky_max_depth = 10;
+uint64		loky_env_changes = 0;
 
 int			loky_executor_id = 0;
 int			loky_max_workers = -1;
@@ -81,6 +87,31 @@ static void
 assign_executor(const char *newval, void *extra)
 {
 	loky_executor_id = extra != NULL ? *(int *) extra : 0;
+}
+
+/* Is the value a JSON object, or empty?  Its members are looked at when used. */
+static bool
+check_env(char **newval, void **extra, GucSource source)
+{
+	const char *p = *newval;
+
+	if (p == NULL || *p == '\0')
+		return true;
+	while (scanner_isspace(*p))
+		p++;
+	if (*p == '{' &&
+		pg_parse_json(LokyMakeJsonLexer(*newval, (int) strlen(*newval)),
+					  &nullSemAction) == JSON_SUCCESS)
+		return true;
+	GUC_check_errdetail("The value must be a JSON object.");
+	GUC_check_errhint("For example {\"OMP_NUM_THREADS\": \"1\"}.");
+	return false;
+}
+
+static void
+assign_env(const char *newval, void *extra)
+{
+	loky_env_changes++;
 }
 
 /* -1 stands for the number of processors; no workers at all is no executor */
@@ -176,6 +207,24 @@ loky_guc_define(void)
 							 PGC_SIGHUP,
 							 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomStringVariable("loky.env",
+							   "Sets environment variables of workers whose executor names none.",
+							   "A JSON object of names and values.",
+							   &loky_env,
+							   "",
+							   PGC_SUSET,
+							   0,
+							   check_env, assign_env, NULL);
+
+	DefineCustomStringVariable("loky.env_allowed",
+							   "Lists the environment variables that others than superusers may set for workers.",
+							   "Names, separated by commas; * stands for anything.",
+							   &loky_env_allowed,
+							   "",
+							   PGC_SUSET,
+							   0,
+							   NULL, NULL, NULL);
 
 	DefineCustomStringVariable("loky.executor",
 							   "Shows the id of this session's current executor.",

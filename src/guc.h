@@ -23,7 +23,12 @@ extern bool loky_enabled;
 extern int	loky_result_ttl;	/* seconds */
 
 /* superuser */
+extern char *loky_env;			/* a JSON object, or empty */
+extern char *loky_env_allowed;	/* patterns, comma-separated */
 extern int	loky_max_depth;
+
+/* grows whenever loky.env changes in this process */
+extern uint64 loky_env_changes;
 
 /* user */
 extern int	loky_executor_id;		/* parsed from loky.executor; 0: default */

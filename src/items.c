@@ -9,7 +9,9 @@
  *
  * In shared memory the items of a map lie as they do in the array, so that
  * laying them out is one copy, and a worker finds an item by its offset.
- * Anonymous rows are encoded, as their columns are known to one process only.
+ * Anonymous rows are encoded, as their columns are known to one process only; so
+ * are items that went through a reducer, each of which has become a value of its
+ * own, or an error.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -30,6 +32,7 @@
 
 #include "area.h"
 #include "codec.h"
+#include "errdata.h"
 #include "items.h"
 
 /* An offset that stands for a null item. */
@@ -62,13 +65,14 @@ rewind_items(LokyItems *items)
 static void
 take_shape(LokyItems *items, TupleDesc desc)
 {
-	items->types = palloc(Max(desc->natts, 1) * sizeof(Oid));
+	items->own_types = palloc(Max(desc->natts, 1) * sizeof(Oid));
 	items->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
 	items->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
 	for (int i = 0; i < desc->natts; i++)
 	{
 		if (!TupleDescAttr(desc, i)->attisdropped)
-			items->types[items->nparams++] = TupleDescAttr(desc, i)->atttypid;
+			items->own_types[items->nparams++] =
+				TupleDescAttr(desc, i)->atttypid;
 	}
 }
 
@@ -83,7 +87,7 @@ has_shape(const LokyItems *items, TupleDesc desc)
 		if (TupleDescAttr(desc, i)->attisdropped)
 			continue;
 		if (n >= items->nparams ||
-			TupleDescAttr(desc, i)->atttypid != items->types[n])
+			TupleDescAttr(desc, i)->atttypid != items->own_types[n])
 			return false;
 		n++;
 	}
@@ -97,7 +101,7 @@ look_up_row(LokyItems *items, Oid type, int32 typmod)
 	TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, typmod);
 
 	desc->tdtypeid = type;
-	if (items->types == NULL)
+	if (items->own_types == NULL)
 		take_shape(items, desc);
 	else if (!has_shape(items, desc))
 		ereport(ERROR,
@@ -139,6 +143,17 @@ spread_row(LokyItems *items, Datum row)
 	}
 }
 
+/* Each item is one parameter of this type. */
+static void
+set_single(LokyItems *items, Oid type)
+{
+	items->nparams = 1;
+	items->own_types = palloc(sizeof(Oid));
+	items->values = palloc(sizeof(Datum));
+	items->nulls = palloc(sizeof(bool));
+	items->own_types[0] = type;
+}
+
 /* Find the shape of anonymous rows: that of the first one. */
 static void
 find_shape(LokyItems *items)
@@ -154,15 +169,9 @@ find_shape(LokyItems *items)
 			break;
 		}
 	}
-	if (items->types == NULL)
-	{
-		/* nothing but nulls: one parameter, as there is nothing to tell */
-		items->nparams = 1;
-		items->types = palloc(sizeof(Oid));
-		items->values = palloc(sizeof(Datum));
-		items->nulls = palloc(sizeof(bool));
-		items->types[0] = UNKNOWNOID;
-	}
+	/* nothing but nulls: one parameter, as there is nothing to tell */
+	if (items->own_types == NULL)
+		set_single(items, UNKNOWNOID);
 }
 
 /*
@@ -189,24 +198,64 @@ loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
 	if (items->spread && items->n > 0)
 		find_shape(items);
 	else
-	{
-		items->nparams = 1;
-		items->types = palloc(sizeof(Oid));
-		items->values = palloc(sizeof(Datum));
-		items->nulls = palloc(sizeof(bool));
-		items->types[0] = items->spread ? UNKNOWNOID : items->type;
-	}
+		set_single(items, items->spread ? UNKNOWNOID : items->type);
+	items->types = items->own_types;
 	if (items->array != NULL)
 		rewind_items(items);
 }
 
-/* Make values and nulls those of the next item. */
+/*
+ * Have the items go through the reducers, all of them now: a reducer may itself
+ * submit, which it must not do while a submission is half done.
+ */
+void
+loky_items_reduce(LokyItems *items, LokyReducers *reducers)
+{
+	Size		width = items->nparams;
+	Oid		   *types = palloc(width * sizeof(Oid));
+	LokyReducedItem *reduced;
+
+	memcpy(types, items->own_types, width * sizeof(Oid));
+	if (!loky_reduce_types(reducers, items->nparams, types))
+		return;
+	items->types = types;
+	if (items->array == NULL)
+		return;
+	reduced = palloc_extended(Max(items->n, 1) * sizeof(LokyReducedItem),
+							  MCXT_ALLOC_HUGE);
+	for (int i = 0; i < items->n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		loky_items_next(items);
+		reduced[i].values = palloc(width * sizeof(Datum));
+		reduced[i].nulls = palloc(width * sizeof(bool));
+		memcpy(reduced[i].values, items->values, width * sizeof(Datum));
+		memcpy(reduced[i].nulls, items->nulls, width * sizeof(bool));
+		reduced[i].error = loky_reduce_try(reducers, items->nparams,
+										   items->own_types, reduced[i].values,
+										   reduced[i].nulls);
+	}
+	items->reduced = reduced;
+	rewind_items(items);
+}
+
+/* Make values, nulls and error those of the next item, which there is. */
 void
 loky_items_next(LokyItems *items)
 {
 	Datum		element = (Datum) 0;
-	bool		is_null = !next_element(items, &element);
+	bool		is_null;
 
+	if (items->reduced != NULL)
+	{
+		LokyReducedItem *item = &items->reduced[items->position++];
+
+		memcpy(items->values, item->values, items->nparams * sizeof(Datum));
+		memcpy(items->nulls, item->nulls, items->nparams * sizeof(bool));
+		items->error = item->error;
+		return;
+	}
+	is_null = !next_element(items, &element);
 	if (is_null)
 	{
 		memset(items->nulls, true, items->nparams * sizeof(bool));
@@ -234,7 +283,40 @@ alloc_or_raise(Size size)
 	return dp;
 }
 
-/* Encode anonymous rows, each with its length before it. */
+/* Append the present item: its length or'ed with a mark, then itself. */
+static uint32
+append_item(LokyItems *items, StringInfo buf)
+{
+	uint64		len;
+	int			start;
+
+	enlargeStringInfo(buf, (int) (MAXALIGN(buf->len) - buf->len + sizeof(len)));
+	memset(buf->data + buf->len, 0, MAXALIGN(buf->len) - buf->len);
+	start = (int) MAXALIGN(buf->len);
+	buf->len = start + sizeof(len);
+	if (items->error != NULL)
+		loky_error_encode(buf, items->error);
+	else
+		loky_codec_encode_values(buf, items->nparams, items->types,
+								 items->values, items->nulls);
+	len = buf->len - start - sizeof(len);
+	if (items->error != NULL)
+		len |= LOKY_ITEM_IS_ERROR;
+	memcpy(buf->data + start, &len, sizeof(len));
+	return (uint32) start;
+}
+
+/* Is the next item a null? */
+static bool
+next_is_null(const LokyItems *items)
+{
+	int			i = items->position;
+
+	return items->reduced == NULL && items->bitmap != NULL &&
+		(items->bitmap[i / 8] & (1 << (i % 8))) == 0;
+}
+
+/* Encode the items one by one. */
 static void
 store_rows(LokyItems *items, LokySharedMap *map)
 {
@@ -247,28 +329,13 @@ store_rows(LokyItems *items, LokySharedMap *map)
 	initStringInfo(&buf);
 	for (int i = 0; i < items->n; i++)
 	{
+		bool		is_null = next_is_null(items);
 		MemoryContext oldcontext;
-		Datum		element;
-		uint64		len;
 
-		if (!next_element(items, &element))
-		{
-			offsets[i] = NULL_OFFSET;
-			continue;
-		}
 		CHECK_FOR_INTERRUPTS();
-		spread_row(items, element);
+		loky_items_next(items);
 		oldcontext = MemoryContextSwitchTo(scratch);
-		enlargeStringInfo(&buf, (int) (MAXALIGN(buf.len) - buf.len +
-									   sizeof(len)));
-		memset(buf.data + buf.len, 0, MAXALIGN(buf.len) - buf.len);
-		buf.len = MAXALIGN(buf.len);
-		offsets[i] = (uint32) buf.len;
-		buf.len += sizeof(len);
-		loky_codec_encode_values(&buf, items->nparams, items->types,
-								 items->values, items->nulls);
-		len = buf.len - offsets[i] - sizeof(len);
-		memcpy(buf.data + offsets[i], &len, sizeof(len));
+		offsets[i] = is_null ? NULL_OFFSET : append_item(items, &buf);
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(scratch);
 	}
@@ -305,20 +372,20 @@ loky_items_store(LokyItems *items, LokySharedMap *map)
 	map->item_len = items->len;
 	map->item_byval = items->byval;
 	map->item_align = items->align;
-	map->spread = items->spread;
+	map->spread = items->spread || items->reduced != NULL;
 	if (items->n == 0)
 		return;
 	rewind_items(items);
-	if (items->spread)
+	if (map->spread)
 	{
 		map->nshape = items->nparams;
 		map->shape = alloc_or_raise(items->nparams * sizeof(Oid));
 		memcpy(loky_area_address(map->shape), items->types,
 			   items->nparams * sizeof(Oid));
 	}
-	if (items->spread || items->len < 0 || items->bitmap != NULL)
+	if (map->spread || items->len < 0 || items->bitmap != NULL)
 		map->offsets = alloc_or_raise(items->n * sizeof(uint32));
-	if (items->spread)
+	if (map->spread)
 		store_rows(items, map);
 	else
 	{

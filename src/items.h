@@ -19,11 +19,20 @@
 #include "utils/array.h"
 
 #include "map.h"
+#include "reduce.h"
+
+/* An item after its reducers. */
+typedef struct LokyReducedItem
+{
+	Datum	   *values;
+	bool	   *nulls;
+	ErrorData  *error;			/* of a reducer that failed, or NULL */
+} LokyReducedItem;
 
 /*
  * An array of items: an element is one parameter, or, where it is an anonymous
  * row, one for each of its columns.  After loky_items_next, values and nulls
- * are those of the next item.
+ * are those of the next item, or error says why it cannot be sent.
  */
 typedef struct LokyItems
 {
@@ -35,9 +44,12 @@ typedef struct LokyItems
 	char		align;
 	bool		spread;			/* anonymous rows */
 	int			nparams;
+	Oid		   *own_types;		/* of the element or its columns */
 	Oid		   *types;			/* of the parameters */
 	Datum	   *values;
 	bool	   *nulls;
+	ErrorData  *error;
+	LokyReducedItem *reduced;	/* NULL: no reducer is for any of them */
 
 	/* the iterator */
 	int			position;
@@ -51,6 +63,7 @@ typedef struct LokyItems
 
 extern void loky_items_open(LokyItems *items, FunctionCallInfo fcinfo,
 							int argno);
+extern void loky_items_reduce(LokyItems *items, LokyReducers *reducers);
 extern void loky_items_next(LokyItems *items);
 extern void loky_items_store(LokyItems *items, LokySharedMap *map);
 

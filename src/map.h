@@ -28,10 +28,13 @@ typedef enum LokyMapEnd
 {
 	LOKY_MAP_GOES_ON,
 	LOKY_MAP_NOT_WANTED,		/* its reader has left */
-	LOKY_MAP_NO_WORKER,			/* none can be started */
+	LOKY_MAP_BROKEN,			/* no worker can start; the executor says why */
 	LOKY_MAP_SHUT_DOWN,			/* its executor's workers were ended */
 	LOKY_MAP_NO_MEMORY
 } LokyMapEnd;
+
+/* Marks the length of an encoded item that is an error, of a reducer. */
+#define LOKY_ITEM_IS_ERROR	(UINT64CONST(1) << 63)
 
 /* How one item came out. */
 typedef enum LokyItemState

@@ -65,6 +65,8 @@ struct LokyMapReader
 
 	/* of a try_map that ended early: why, an SQLSTATE; what is missing */
 	int			ended;
+	char	   *ended_error;	/* encoded, as those of items; NULL: there is none */
+	Size		ended_error_len;
 	uint64		missing;
 	bits8	   *seen;			/* unordered: items that were returned */
 };
@@ -119,24 +121,24 @@ static void
 write_request(LokySharedMap *map, const LokyMapCall *call)
 {
 	LokyItems  *items = call->items;
-	int			nparams = items->nparams + call->nargs;
+	int			nparams = items->nparams + call->args.n;
 	Oid		   *types = palloc(Max(nparams, 1) * sizeof(Oid));
 	const LokyCallable *callable;
 	LokyRequest request;
 
 	memcpy(types, items->types, items->nparams * sizeof(Oid));
-	if (call->nargs > 0)
-		memcpy(types + items->nparams, call->arg_types,
-			   call->nargs * sizeof(Oid));
+	if (call->args.n > 0)
+		memcpy(types + items->nparams, call->args.types,
+			   call->args.n * sizeof(Oid));
 	callable = loky_resolve(call->task, nparams, types);
 	request.sql = callable->sql;
 	request.hash = callable->hash;
 	request.task = call->task;
 	request.label = call->label;
-	request.nargs = call->nargs;
-	request.types = call->arg_types;
-	request.values = call->arg_values;
-	request.nulls = call->arg_nulls;
+	request.nargs = call->args.n;
+	request.types = call->args.types;
+	request.values = call->args.values;
+	request.nulls = call->args.nulls;
 	request.depth = loky_client_next_depth();
 	request.read_only = XactReadOnly;
 	request.env = loky_settings_capture();
@@ -188,7 +190,7 @@ LokyMapReader *
 loky_map_reader_open(const LokyMapCall *call)
 {
 	LokyMapReader *reader = palloc0(sizeof(LokyMapReader));
-	LokyExecutorRef ref;
+	LokyExecutorRef ref = call->executor;
 	LokySharedMap *map;
 
 	if (!loky_enabled)
@@ -202,7 +204,6 @@ loky_map_reader_open(const LokyMapCall *call)
 	reader->timed = call->mode == LOKY_MAP_TRY;
 	reader->deadline = call->deadline;
 	reader->nitems = call->items->n;
-	ref = loky_executor_resolve(call->executor);
 	if (reader->nitems == 0)
 	{
 		/* a task that cannot be called is an error all the same */
@@ -334,20 +335,55 @@ release_last(LokyMapReader *reader)
 		make_room(reader);
 }
 
+/*
+ * Why the executor's workers cannot start: the number of an item, which is 0, and
+ * the encoded error, as items have theirs.  NULL where it could not be kept.
+ */
+static char *
+copy_broken_error(LokyMapReader *reader, Size *len)
+{
+	LokySharedExecutor *executor = &loky->executors[reader->map->executor];
+	char	   *copy = NULL;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	*len = executor->error_len + sizeof(uint64);
+	if (DsaPointerIsValid(executor->error))
+	{
+		copy = MemoryContextAllocZero(reader->context, *len);
+		memcpy(copy + sizeof(uint64), loky_area_address(executor->error),
+			   executor->error_len);
+	}
+	LWLockRelease(&executor->lock);
+	return copy;
+}
+
+/* Raise the error for which the executor's workers cannot start. */
+static void
+raise_broken(LokyMapReader *reader)
+{
+	Size		len;
+	char	   *error = copy_broken_error(reader, &len);
+
+	if (error != NULL)
+		loky_error_rethrow(loky_error_decode(error + sizeof(uint64),
+											 len - sizeof(uint64)), "loky map");
+	ereport(ERROR,
+			(errcode(ERRCODE_LOKY_BROKEN_EXECUTOR),
+			 errmsg("no worker can be started"),
+			 errhint("See the server log, and try again once the cause is mended.")));
+}
+
 /* Raise an error where the map has ended for a reason of others. */
 static void
-check_cancelled(LokySharedMap *map)
+check_cancelled(LokyMapReader *reader)
 {
-	switch ((LokyMapEnd) pg_atomic_read_u32(&map->cancelled))
+	switch ((LokyMapEnd) pg_atomic_read_u32(&reader->map->cancelled))
 	{
 		case LOKY_MAP_GOES_ON:
 		case LOKY_MAP_NOT_WANTED:
 			break;
-		case LOKY_MAP_NO_WORKER:
-			ereport(ERROR,
-					(errcode(ERRCODE_LOKY_BROKEN_EXECUTOR),
-					 errmsg("no worker can be started"),
-					 errhint("See the server log, and try again once the cause is mended.")));
+		case LOKY_MAP_BROKEN:
+			raise_broken(reader);
 			break;
 		case LOKY_MAP_SHUT_DOWN:
 			ereport(ERROR,
@@ -364,12 +400,24 @@ check_cancelled(LokySharedMap *map)
 	}
 }
 
-/* Were the workers of a try_map, which raises nothing then, ended on purpose? */
-static bool
-was_shut_down(LokyMapReader *reader)
+/*
+ * Has a try_map, which raises nothing then, lost its executor?  The SQLSTATE of
+ * its items in that case, else 0.
+ */
+static int
+lost_executor(LokyMapReader *reader)
 {
-	return reader->mode == LOKY_MAP_TRY &&
-		pg_atomic_read_u32(&reader->map->cancelled) == LOKY_MAP_SHUT_DOWN;
+	if (reader->mode != LOKY_MAP_TRY)
+		return 0;
+	switch ((LokyMapEnd) pg_atomic_read_u32(&reader->map->cancelled))
+	{
+		case LOKY_MAP_SHUT_DOWN:
+			return ERRCODE_LOKY_SHUTDOWN_EXECUTOR;
+		case LOKY_MAP_BROKEN:
+			return ERRCODE_LOKY_BROKEN_EXECUTOR;
+		default:
+			return 0;
+	}
 }
 
 /* Is the outcome at the present position there? */
@@ -422,9 +470,9 @@ await_outcome(LokyMapReader *reader)
 		pg_atomic_write_u32(&map->reader_waits, 1);
 		pg_memory_barrier();
 		raise_notices(map);
-		if (is_ready(reader) || was_shut_down(reader))
+		if (is_ready(reader) || lost_executor(reader) != 0)
 			break;
-		check_cancelled(map);
+		check_cancelled(reader);
 		if (reader->failed && has_stopped(reader))
 			break;
 		CHECK_FOR_INTERRUPTS();
@@ -565,9 +613,10 @@ next_after_end(LokyMapReader *reader, LokyOutcome *outcome)
 		return false;
 	memset(&outcome->timing, 0, sizeof(outcome->timing));
 	outcome->state = LOKY_ITEM_ERROR;
-	outcome->error = NULL;
+	outcome->error = reader->ended_error;
+	outcome->error_len = reader->ended_error_len;
 	outcome->store = NULL;
-	outcome->not_run = reader->ended;
+	outcome->not_run = reader->ended_error != NULL ? 0 : reader->ended;
 	return true;
 }
 
@@ -578,8 +627,12 @@ next_after_end(LokyMapReader *reader, LokyOutcome *outcome)
 static void
 end_early(LokyMapReader *reader)
 {
-	reader->ended = was_shut_down(reader) ?
-		ERRCODE_LOKY_SHUTDOWN_EXECUTOR : ERRCODE_LOKY_TIMEOUT;
+	reader->ended = lost_executor(reader);
+	if (reader->ended == 0)
+		reader->ended = ERRCODE_LOKY_TIMEOUT;
+	else if (reader->ended == ERRCODE_LOKY_BROKEN_EXECUTOR)
+		reader->ended_error = copy_broken_error(reader,
+												&reader->ended_error_len);
 	loky_held_stop_map(reader->map);
 }
 

@@ -16,6 +16,7 @@
 #include "datatype/timestamp.h"
 
 #include "client.h"
+#include "codec.h"
 #include "items.h"
 #include "map.h"
 
@@ -28,12 +29,9 @@ typedef struct LokyMapCall
 	bool		ordered;
 	uint64		chunksize;		/* 0: workers decide */
 	TimestampTz deadline;
-	int			executor;		/* 0: the current one */
+	LokyExecutorRef executor;
 	LokyItems  *items;
-	int			nargs;			/* parameters after the item's own */
-	Oid		   *arg_types;
-	Datum	   *arg_values;
-	bool	   *arg_nulls;
+	LokyValues	args;			/* parameters after the item's own */
 } LokyMapCall;
 
 /* An item's outcome, as it is read.  Good until the next one is. */

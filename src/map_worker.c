@@ -172,9 +172,13 @@ get_own_values(MapJob *job, uint64 item, LokyValues *own)
 	else
 	{
 		char	   *bytes = item_bytes(job, item);
+		uint64		len = *(const uint64 *) bytes;
 
-		loky_codec_decode_values(bytes + sizeof(uint64),
-								 *(const uint64 *) bytes, own);
+		bytes += sizeof(len);
+		if ((len & LOKY_ITEM_IS_ERROR) != 0)
+			loky_error_rethrow(loky_error_decode(bytes, len & ~LOKY_ITEM_IS_ERROR),
+							   NULL);
+		loky_codec_decode_values(bytes, len, own);
 	}
 }
 
@@ -463,7 +467,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 	}
 	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();
-	loky_worker_commit();
+	loky_worker_commit(false);
 	HOLD_INTERRUPTS();
 	publish(job->map, part);
 	RESUME_INTERRUPTS();

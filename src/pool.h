@@ -23,6 +23,7 @@
 #include "datatype/timestamp.h"
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
+#include "lib/stringinfo.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
@@ -59,7 +60,8 @@ struct LokySharedExecutor
 
 	/*
 	 * Changed under both the directory's and the executor's lock, read under
-	 * either.
+	 * either.  An OPEN or CLOSING executor can become BROKEN under its own
+	 * lock alone.
 	 */
 	int			id;				/* ascending, never used again; 0: free */
 	LokyExecutorState state;
@@ -68,8 +70,8 @@ struct LokySharedExecutor
 	bool		role_is_superuser;	/* as far as known, checked by each worker */
 	int			role_slot;
 	uint64		fingerprint;	/* hash of the configuration */
-	dsa_pointer config;			/* a LokyConfig's bytes, see executor.h */
-	uint32		config_len;
+	dsa_pointer config;			/* a LokyConfig */
+	bool		has_job_reducers;	/* the configuration has */
 	int			max_workers;
 	int			timeout;		/* ms, -1: never */
 	TimestampTz created;
@@ -95,6 +97,8 @@ struct LokySharedExecutor
 	TimestampTz next_start;		/* not before, after failed starts */
 	TimestampTz last_used;
 	bool		starved;		/* wants workers that cannot be had */
+	dsa_pointer error;			/* why what was pending failed, encoded */
+	uint32		error_len;
 	uint64		succeeded;
 	uint64		failed;
 	uint64		cancelled;
@@ -210,5 +214,11 @@ extern void loky_sched_fail_pending(LokySharedExecutor *executor,
 /* settle.c; the executor's lock is held */
 extern int	loky_settle_worker(LokySharedExecutor *executor,
 							   LokySharedWorker *worker);
+extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
+							  Size len);
+
+/* settle.c; no lock needed */
+extern void loky_settle_encode_broken(StringInfo buf, const char *detail,
+									  const char *context);
 
 #endif							/* LOKY_POOL_H */

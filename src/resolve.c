@@ -391,6 +391,51 @@ build_call(List *names, FuncCandidateList candidates, Oid signature,
 	}
 }
 
+/*
+ * The call of the function of this name with one argument of this type, as SQL in
+ * CurrentMemoryContext: "SELECT schema.name($1)".  Raises 42883 where there is
+ * none, 42809 for what gives not exactly one value.
+ */
+char *
+loky_resolve_call(const char *name, Oid type)
+{
+	StringInfoData args;
+	bool		has_types = false;
+	List	   *names = parse_name_form(name, &has_types);
+	Oid			signature = InvalidOid;
+	Query	   *query;
+	FuncExpr   *function;
+
+	if (names != NIL && schema_exists(names) && has_types)
+		signature = lookup_signature(name);
+	if (names == NIL || !schema_exists(names) ||
+		(has_types && !OidIsValid(signature)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s does not exist", name),
+				 errhint("Give the name of a function that takes one argument.")));
+	initStringInfo(&args);
+	append_arguments(&args, 1, signature);
+	query = analyze(psprintf("SELECT %s%s", NameListToQuotedString(names),
+							 args.data), 1, &type);
+	function = called_function(query);
+	if (function == NULL || function->funcretset)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("%s is not a function that gives one value", name),
+				 errhint("Aggregates, window functions and functions that return sets cannot be used here.")));
+	return psprintf("SELECT %s%s", qualified_name(function->funcid), args.data);
+}
+
+/* The expression in such a call, analyzed.  Raises what analyzing it raises. */
+Node *
+loky_resolve_analyze_call(const char *call, Oid type)
+{
+	Query	   *query = analyze(call, 1, &type);
+
+	return (Node *) linitial_node(TargetEntry, query->targetList)->expr;
+}
+
 /* Check statements as far as that can be done before they run. */
 static void
 check_statements(const char *task, int nargs)

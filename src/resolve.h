@@ -13,6 +13,8 @@
 #ifndef LOKY_RESOLVE_H
 #define LOKY_RESOLVE_H
 
+#include "nodes/nodes.h"
+
 typedef struct LokyCallable
 {
 	const char *sql;			/* what a worker is to run */
@@ -21,5 +23,9 @@ typedef struct LokyCallable
 
 extern const LokyCallable *loky_resolve(const char *task, int nargs,
 										const Oid *types);
+
+/* calls of a function with one argument */
+extern char *loky_resolve_call(const char *name, Oid type);
+extern Node *loky_resolve_analyze_call(const char *call, Oid type);
 
 #endif							/* LOKY_RESOLVE_H */

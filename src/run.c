@@ -481,16 +481,6 @@ run_raw(const LokyPlan *plan, RawStmt *raw, bool last, LokyDest *dest,
 		CommandCounterIncrement();
 }
 
-/* The receiver of statements whose rows nobody reads. */
-static LokyDest *
-null_dest(void)
-{
-	static LokyDest dest;
-
-	dest.pub = *None_Receiver;
-	return &dest;
-}
-
 static void
 run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 {
@@ -502,7 +492,7 @@ run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 		bool		last = lnext(raws, lc) == NULL;
 
 		run_raw(plan, lfirst_node(RawStmt, lc), last,
-				last ? dest : null_dest(), completion);
+				last ? dest : loky_dest_null(), completion);
 	}
 	if (raws == NIL)
 	{

@@ -133,8 +133,9 @@ rouse_for_work(LokySharedExecutor *executor, int wanted, WakeList *list)
 }
 
 /*
- * Queue tasks that were claimed for the executor with this id.  False, and
- * nothing done, where that one is not open any more.
+ * Queue tasks that were claimed for the executor with this id; one that has an
+ * error already has failed.  False, and nothing done, where the executor is not
+ * open any more.
  */
 bool
 loky_sched_submit(LokySharedExecutor *executor, int id,
@@ -142,6 +143,7 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 {
 	WakeList	list = {0};
 	TimestampTz now = GetCurrentTimestamp();
+	int			waiter;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (executor->id != id || executor->state != LOKY_EXECUTOR_OPEN)
@@ -156,7 +158,11 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 		task->submitted = now;
 		task->executor_id = id;
 		loky_task_publish(task);
-		loky_queue_push(executor, task);
+		if (task->sqlstate == 0)
+			loky_queue_push(executor, task);
+		else
+			loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
+								task->sqlstate, &waiter);
 	}
 	executor->last_used = now;
 	rouse_for_work(executor, ntasks, &list);
@@ -285,6 +291,10 @@ loky_sched_set_absent(LokySharedWorker *worker, bool waiting, bool stop)
 		return;
 	executor->nabsent += (int) (waiting || stop) -
 		(int) (worker->waiting || worker->stop);
+
+	/* one that waits in its initializer will not take what is pending */
+	if (worker->state == LOKY_WORKER_STARTING)
+		executor->nstarting += (int) worker->waiting - (int) waiting;
 	worker->waiting = waiting;
 	worker->stop = stop;
 }

@@ -38,6 +38,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "request.h"
 #include "settings.h"
 
 /* settings that a task has of its own, or that mean its client */
@@ -147,42 +148,43 @@ append_raw(StringInfo key, const struct config_generic *setting)
 		appendBinaryStringInfo(key, value, size);
 }
 
-/* Append the setting as text that the same setting reads back exactly. */
-static void
-append_text(StringInfo buf, struct config_generic *setting)
+/* The setting's value as text that the same setting reads back exactly. */
+static const char *
+value_text(struct config_generic *setting)
 {
-	const char *text = "";
-
-	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
-	appendStringInfoChar(buf, rights_of(setting));
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			text = *((struct config_bool *) setting)->variable ? "on" : "off";
-			break;
+			return *((struct config_bool *) setting)->variable ? "on" : "off";
 		case PGC_INT:
-			text = psprintf("%d", *((struct config_int *) setting)->variable);
-			break;
+			return psprintf("%d", *((struct config_int *) setting)->variable);
 		case PGC_REAL:
-			text = psprintf("%.*g", DBL_DECIMAL_DIG,
+			return psprintf("%.*g", DBL_DECIMAL_DIG,
 							*((struct config_real *) setting)->variable);
-			break;
 		case PGC_ENUM:
 			{
 				struct config_enum *conf = (struct config_enum *) setting;
 
-				text = config_enum_lookup_by_value(conf, *conf->variable);
-				break;
+				return config_enum_lookup_by_value(conf, *conf->variable);
 			}
 		case PGC_STRING:
 			{
 				struct config_string *conf = (struct config_string *) setting;
 
-				if (*conf->variable != NULL)
-					text = *conf->variable;
-				break;
+				return *conf->variable != NULL ? *conf->variable : "";
 			}
 	}
+	return "";
+}
+
+/* Append the setting with its rights and its value. */
+static void
+append_text(StringInfo buf, struct config_generic *setting)
+{
+	const char *text = value_text(setting);
+
+	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
+	appendStringInfoChar(buf, rights_of(setting));
 	appendBinaryStringInfo(buf, text, strlen(text) + 1);
 }
 
@@ -274,11 +276,14 @@ static bool
 is_installed(const char *name)
 {
 	const char *place;
+	Size		len;
+	const char *end;
 
 	if (installed == NULL)
 		return false;
-	place = installed->settings;
-	for (int i = 0; i < installed->nsettings; i++)
+	place = loky_config_part(installed, LOKY_CONFIG_SETTINGS, &len);
+	end = place + len;
+	while (place < end)
 	{
 		if (pg_strcasecmp(place, name) == 0)
 			return true;
@@ -296,9 +301,11 @@ is_installed(const char *name)
 void
 loky_settings_install(const LokyConfig *config)
 {
-	const char *place = config->settings;
+	Size		len;
+	const char *place = loky_config_part(config, LOKY_CONFIG_SETTINGS, &len);
+	const char *end = place + len;
 
-	for (int i = 0; i < config->nsettings; i++)
+	while (place < end)
 	{
 		const char *name = place;
 		const char *value = name + strlen(name) + 1;
@@ -543,4 +550,39 @@ loky_settings_put_back(void)
 	if (applied.data != NULL)
 		resetStringInfo(&applied);
 	applied_count++;
+}
+
+/*
+ * What the initializer has set is from now on the executor's: RESET goes back to
+ * it.  Outside of any transaction.  The search_path is each task's own.
+ */
+void
+loky_settings_adopt(void)
+{
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		struct config_generic *setting = all[i];
+
+		if (setting->source != PGC_S_SESSION || !may_be_taken(setting) ||
+			(setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0 ||
+			strcmp(setting->name, "search_path") == 0)
+			continue;
+		(void) set_config_option(setting->name, value_text(setting),
+								 rights_of(setting) == 's' ? PGC_SUSET :
+								 PGC_USERSET, PGC_S_CLIENT, GUC_ACTION_SET,
+								 true, WARNING, false);
+	}
+}
+
+/* Look names up in this path, unless the executor has one; NULL: as before. */
+void
+loky_settings_use_path(const char *path)
+{
+	if (!is_installed("search_path"))
+		(void) set_config_option("search_path", path, PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SET, true, WARNING,
+								 false);
 }

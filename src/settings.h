@@ -15,7 +15,7 @@
 
 #include "utils/dsa.h"
 
-#include "executor.h"
+#include "config.h"
 
 extern bool loky_settings_may_install(const char *name);
 
@@ -31,5 +31,7 @@ extern uint64 loky_settings_applied(void);
 extern int	loky_settings_begin(void);
 extern void loky_settings_end(int nest_level);
 extern void loky_settings_put_back(void);
+extern void loky_settings_adopt(void);
+extern void loky_settings_use_path(const char *path);
 
 #endif							/* LOKY_SETTINGS_H */

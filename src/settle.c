@@ -26,6 +26,7 @@
 #include "lib/stringinfo.h"
 #include "utils/timestamp.h"
 
+#include "area.h"
 #include "errdata.h"
 #include "map.h"
 #include "pool.h"
@@ -81,6 +82,66 @@ encode_failed_start(StringInfo buf, LokySharedWorker *worker)
 	loky_error_encode(buf, &edata);
 }
 
+/* The error of what is pending when the initializer has failed, encoded. */
+void
+loky_settle_encode_broken(StringInfo buf, const char *detail,
+						  const char *context)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
+	edata.message = "the executor's initializer failed";
+	edata.detail = unconstify(char *, detail);
+	edata.hint = "Mend the cause: the next loky.get_reusable_executor() or submit starts afresh.";
+	edata.context = unconstify(char *, context);
+	loky_error_encode(buf, &edata);
+}
+
+/*
+ * Everything pending fails with the encoded error, which is kept for those who
+ * read maps.
+ */
+static void
+fail_all(LokySharedExecutor *executor, const char *error, Size len)
+{
+	dsa_pointer copy = loky_area_alloc(len);
+	dlist_iter	iter;
+
+	if (DsaPointerIsValid(copy))
+	{
+		memcpy(loky_area_address(copy), error, len);
+		if (DsaPointerIsValid(executor->error))
+			loky_area_free(executor->error);
+		executor->error = copy;
+		executor->error_len = (uint32) len;
+	}
+	loky_sched_fail_pending(executor, LOKY_TASK_FAILED,
+							ERRCODE_LOKY_BROKEN_EXECUTOR, error, len);
+	dlist_foreach(iter, &executor->maps)
+	{
+		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
+
+		/* the reader sees to the rest */
+		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_BROKEN);
+		loky_wake(map->reader);
+	}
+}
+
+/*
+ * The executor cannot go on, as its initializer failed with this encoded error:
+ * what is pending fails, what runs is left to end.
+ */
+void
+loky_settle_break(LokySharedExecutor *executor, const char *error, Size len)
+{
+	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
+	if (executor->state == LOKY_EXECUTOR_OPEN ||
+		executor->state == LOKY_EXECUTOR_CLOSING)
+		executor->state = LOKY_EXECUTOR_BROKEN;
+	fail_all(executor, error, len);
+}
+
 /* A worker that ended before it was ready: pause, or give up. */
 static void
 settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
@@ -91,6 +152,18 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 	executor->nstarting--;
 	if (stopped)
 		return;
+	initStringInfo(&buf);
+	if (worker->phase == LOKY_PHASE_INITIALIZING)
+	{
+		loky_settle_encode_broken(&buf,
+								  psprintf("The worker with PID %d, which ran it, ended: %s",
+										   worker->pid,
+										   worker->last_words[0] != '\0' ?
+										   worker->last_words : "no reason is known"),
+								  NULL);
+		loky_settle_break(executor, buf.data, buf.len);
+		return;
+	}
 	executor->failed_starts++;
 	executor->next_start =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -98,24 +171,9 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 									executor->failed_starts);
 	if (executor->failed_starts < MAX_FAILED_STARTS)
 		return;
-
-	initStringInfo(&buf);
 	encode_failed_start(&buf, worker);
-	loky_sched_fail_pending(executor, LOKY_TASK_FAILED,
-							ERRCODE_LOKY_BROKEN_EXECUTOR, buf.data, buf.len);
+	fail_all(executor, buf.data, buf.len);
 	executor->failed_starts = 0;
-	{
-		dlist_iter	iter;
-
-		dlist_foreach(iter, &executor->maps)
-		{
-			LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
-
-			/* the reader sees to the rest */
-			pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NO_WORKER);
-			loky_wake(map->reader);
-		}
-	}
 }
 
 /* What becomes of the task that the dead worker had. */

@@ -41,6 +41,7 @@ typedef enum LokyWorkerState
 typedef enum LokyWorkerPhase
 {
 	LOKY_PHASE_NONE,
+	LOKY_PHASE_INITIALIZING,	/* runs its executor's initializer */
 	LOKY_PHASE_TAKEN,			/* not begun: may be given back */
 	LOKY_PHASE_BEGUN,
 	LOKY_PHASE_WROTE,			/* has committed something of its own */

@@ -214,10 +214,23 @@ loky_worker_show_label(const char *label)
 	shown = label != NULL;
 }
 
+/* The reducers that results go through, for the life of the process. */
+static LokyReducers *
+result_reducers(const LokyConfig *config)
+{
+	Size		len;
+	const char *part = loky_config_part(config, LOKY_CONFIG_RESULT_REDUCERS,
+										&len);
+
+	return loky_reduce_create(part, len);
+}
+
 /* Everything between the start of the process and its first task. */
 static void
 initialize_worker(Datum main_arg)
 {
+	const LokyConfig *config;
+
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGINT, handle_cancel);
 	pqsignal(SIGUSR2, handle_loky_cancel);
@@ -228,15 +241,16 @@ initialize_worker(Datum main_arg)
 	BackgroundWorkerUnblockSignals();
 
 	loky_attach();
-	loky_worker_connect();
+	config = loky_worker_connect();
 	RegisterXactCallback(note_commit, NULL);
 
 	LokyTaskContext = AllocSetContextCreate(TopMemoryContext, "loky task",
 											ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(TopMemoryContext);
 	LokyMyWriter = loky_store_writer_create();
-	LokyMyDest = loky_dest_create(LokyMyWriter);
+	LokyMyDest = loky_dest_create(LokyMyWriter, result_reducers(config));
 	set_application_name(NULL);
+	loky_worker_initialize(config);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
@@ -250,14 +264,13 @@ loky_worker_reset_memory(void)
 }
 
 /*
- * Start the transaction of a task, with its submitter's settings in force.
- * Leaves the process, which gives the task back, where its role has changed.
+ * Start a transaction in which a cancel counts.  Leaves the process, which gives
+ * its task back, where its role has changed.
  */
 void
-loky_worker_begin(const LokySharedRequest *request)
+loky_worker_begin_transaction(bool read_only)
 {
 	SetCurrentStatementStartTimestamp();
-	loky_settings_apply(request->env);
 	final_commit = false;
 	running = true;
 
@@ -269,10 +282,20 @@ loky_worker_begin(const LokySharedRequest *request)
 		InterruptPending = true;
 		QueryCancelPending = true;
 	}
-	loky_run_start_transaction(request->read_only);
+	loky_run_start_transaction(read_only);
 	if (loky_worker_role_changed())
 		proc_exit(0);
 	start_lxid = LokyMyLocalXid();
+	guc_level = 0;
+	MemoryContextSwitchTo(LokyTaskContext);
+}
+
+/* Start the transaction of a task, with its submitter's settings in force. */
+void
+loky_worker_begin(const LokySharedRequest *request)
+{
+	loky_settings_apply(request->env);
+	loky_worker_begin_transaction(request->read_only);
 	guc_level = loky_settings_begin();
 	if (request->read_only)
 		(void) set_config_option("default_transaction_read_only", "on",
@@ -319,10 +342,11 @@ clean_session(bool committed_inside)
 
 /*
  * Commit the task's transaction.  Raises what a deferred trigger raises, and an
- * error if the task itself has opened a transaction that is still open.
+ * error if the task itself has opened a transaction that is still open.  With
+ * adopt_settings, what it has set stays in force for good.
  */
 void
-loky_worker_commit(void)
+loky_worker_commit(bool adopt_settings)
 {
 	bool		committed_inside = LokyMyLocalXid() != start_lxid;
 
@@ -336,6 +360,8 @@ loky_worker_commit(void)
 				 errmsg("task left a transaction open"),
 				 errhint("Each task runs in a transaction of its own: leave out BEGIN, or end it with COMMIT in the same task.")));
 	}
+	if (adopt_settings)
+		loky_settings_adopt();
 	clean_session(committed_inside);
 }
 
@@ -437,7 +463,7 @@ execute_task(LokySharedTask *task)
 
 	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();
-	loky_worker_commit();
+	loky_worker_commit(false);
 
 	/* where a ROLLBACK or PREPARE TRANSACTION was the end, nothing sealed it */
 	seal_task(task);

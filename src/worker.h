@@ -13,6 +13,7 @@
 #ifndef LOKY_WORKER_H
 #define LOKY_WORKER_H
 
+#include "config.h"
 #include "dest.h"
 #include "errdata.h"
 #include "pool.h"
@@ -28,15 +29,19 @@ extern PGDLLEXPORT void loky_worker_main(Datum main_arg);
 
 /* worker_start.c */
 extern void loky_worker_attach(Datum main_arg);
-extern void loky_worker_connect(void);
+extern const LokyConfig *loky_worker_connect(void);
 extern bool loky_worker_role_changed(void);
 
 extern void loky_worker_show_label(const char *label);
 
-/* a transaction of a task or of items, for map_worker.c */
+/* worker_init.c */
+extern void loky_worker_initialize(const LokyConfig *config);
+
+/* a transaction of a task, of items, or of the initializer */
 extern void loky_worker_begin(const LokySharedRequest *request);
+extern void loky_worker_begin_transaction(bool read_only);
 extern void loky_worker_precommit(void);
-extern void loky_worker_commit(void);
+extern void loky_worker_commit(bool adopt_settings);
 extern ErrorData *loky_worker_abort(MemoryContext context);
 extern void loky_worker_reset_memory(void);
 

@@ -34,6 +34,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "environ.h"
 #include "executor.h"
 #include "settings.h"
 #include "worker.h"
@@ -131,37 +132,39 @@ connect_as_role(LokySharedExecutor *executor)
 	CommitTransactionCommand();
 }
 
-/* The executor's configuration, as a copy of our own. */
-static void
-install_config(LokySharedExecutor *executor)
+/* The executor's configuration, as a copy of our own for good. */
+static LokyConfig *
+read_config(LokySharedExecutor *executor)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	LokyConfig *config;
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
-	config = palloc(executor->config_len);
-	memcpy(config, loky_area_address(executor->config), executor->config_len);
+	config = loky_config_copy(loky_area_address(executor->config));
 	LWLockRelease(&executor->lock);
 	MemoryContextSwitchTo(oldcontext);
-
-	StartTransactionCommand();
-	loky_settings_install(config);
-	CommitTransactionCommand();
+	return config;
 }
 
 /*
- * Connect this process, which has its slot, and put its configuration in force.
+ * Connect this process, which has its slot, and put its configuration, which is
+ * returned, in force.  The environment comes first, for all that is loaded later.
  * Does not return where that fails.
  */
-void
+const LokyConfig *
 loky_worker_connect(void)
 {
 	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
+	LokyConfig *config = read_config(executor);
 
+	loky_environ_apply(config);
 	connect_as_role(executor);
 	process_session_preload_libraries();
-	install_config(executor);
+	StartTransactionCommand();
+	loky_settings_install(config);
+	CommitTransactionCommand();
 	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
+	return config;
 }
 
 /* Has our role changed since the process was connected? */

@@ -33,6 +33,7 @@ my %calls = (
 	get_reusable_executor => [q{get_reusable_executor(1)}],
 	shutdown => [q{shutdown()}],
 	cpu_count => [q{cpu_count()}],
+	getenv => [q{getenv('PATH')}],
 	_executors => [q{_executors()}],
 	_memory_used => [q{_memory_used()}],
 	_workers => [q{_workers()}],

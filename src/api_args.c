@@ -1,0 +1,115 @@
+/*-------------------------------------------------------------------------
+ *
+ * api_args.c
+ *	  Reading the arguments of SQL functions, and filling in their rows.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/api_args.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/typcache.h"
+
+#include "api.h"
+
+/* Raise an error for an argument that must not be null. */
+void
+loky_api_refuse_null(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("argument \"%s\" must not be null", name)));
+}
+
+/* The text argument number n, named name; raises 22004 for a null. */
+char *
+loky_api_text(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	if (PG_ARGISNULL(n))
+		loky_api_refuse_null(name);
+	return text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+/* An interval argument; NULL where it is null. */
+Interval *
+loky_api_interval(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
+}
+
+/* The executor's id in an argument; 0, the current one, where it is null. */
+int
+loky_api_executor(FunctionCallInfo fcinfo, int n)
+{
+	if (PG_ARGISNULL(n))
+		return 0;
+
+	/* no executor has this id, while 0 means the current one inside */
+	return PG_GETARG_INT32(n) == 0 ? -1 : PG_GETARG_INT32(n);
+}
+
+/*
+ * The columns of the record in argument argno, named name, in CurrentMemoryContext;
+ * none where it is null.  Raises 22004 for a null of a row type, which has columns
+ * but no values.
+ */
+void
+loky_api_record(FunctionCallInfo fcinfo, int argno, const char *name,
+				LokyValues *result)
+{
+	HeapTupleHeader header;
+	HeapTupleData tuple;
+	TupleDesc	desc;
+
+	memset(result, 0, sizeof(*result));
+	if (PG_ARGISNULL(argno))
+	{
+		Oid			type = get_fn_expr_argtype(fcinfo->flinfo, argno);
+
+		if (OidIsValid(type) && type != RECORDOID && type != UNKNOWNOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"%s\" is a null of a row type", name),
+					 errhint("Give ROW(...) with the arguments, or leave it out.")));
+		return;
+	}
+	header = PG_GETARG_HEAPTUPLEHEADER(argno);
+	desc = lookup_rowtype_tupdesc_copy(HeapTupleHeaderGetTypeId(header),
+									   HeapTupleHeaderGetTypMod(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	result->types = palloc(Max(desc->natts, 1) * sizeof(Oid));
+	result->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	result->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+	heap_deform_tuple(&tuple, desc, result->values, result->nulls);
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attisdropped)
+			continue;
+		result->types[result->n] = attribute->atttypid;
+		result->values[result->n] = result->values[i];
+		result->nulls[result->n] = result->nulls[i];
+		result->n++;
+	}
+}
+
+/* Fill a text column of a row; null for NULL. */
+void
+loky_api_set_text(Datum *values, bool *nulls, int column, const char *string)
+{
+	nulls[column] = string == NULL;
+	if (string != NULL)
+		values[column] = CStringGetTextDatum(string);
+}
