@@ -69,3 +69,12 @@ SELECT loky.get_reusable_executor(2) > 0 AS ok;
 SELECT count(*), sum(r) FROM loky.map('t.deep', ARRAY(SELECT 1 + i % 4 FROM generate_series(0, 39) i), NULL::int) r;
 RESET loky.executor;
 SELECT t.clean();
+-- much outer work does not take all processes before the inner gets its turn
+SELECT loky.get_reusable_executor(2, timeout => '62 s') > 0 AS ok;
+CREATE FUNCTION t.outer_work(i int) RETURNS bigint LANGUAGE sql AS
+    $$SELECT sum(r) FROM loky.map('SELECT $1 FROM pg_sleep(0.002)', ARRAY(SELECT generate_series(1, 10)), NULL::int) r$$;
+SELECT count(*), min(r), max(r) FROM loky.map('t.outer_work', ARRAY(SELECT generate_series(1, 40)), NULL::bigint) r;
+SELECT loky.submit_all('t.outer_work', ARRAY(SELECT generate_series(1, 40))) AS fs \gset
+SELECT state, count(*) FROM loky.wait(:'fs') GROUP BY state;
+RESET loky.executor;
+SELECT t.clean();

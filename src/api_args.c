@@ -26,7 +26,8 @@ loky_api_refuse_null(const char *name)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-			 errmsg("argument \"%s\" must not be null", name)));
+			 errmsg("argument \"%s\" must not be null", name),
+			 errhint("Give a value, or leave an argument out that has a default.")));
 }
 
 /* The text argument number n, named name; raises 22004 for a null. */

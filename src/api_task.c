@@ -177,6 +177,7 @@ typedef struct FutureReader
 {
 	int64		id;
 	LokySharedTask *task;		/* pinned */
+	ResourceOwner owner;		/* ... with this one */
 	LokyTaskState state;
 	LokyStoreReader *store;
 	LokyRowReader *reader;
@@ -191,7 +192,7 @@ close_result(Datum arg)
 	if (state->task == NULL)
 		return;
 	loky_store_close(state->store);
-	loky_held_unpin(state->task);
+	loky_held_unpin(state->task, state->owner);
 	state->task = NULL;
 }
 
@@ -211,6 +212,7 @@ open_result(FunctionCallInfo fcinfo)
 	task = loky_client_find(state->id, false);
 	state->state = (LokyTaskState) pg_atomic_read_u32(&task->state);
 	loky_held_pin(task);
+	state->owner = CurrentResourceOwner;
 	state->task = task;
 	state->store = loky_store_open(&task->result);
 	state->reader = loky_reader_create(fcinfo, type, task->role);
@@ -353,7 +355,7 @@ loky_exception(PG_FUNCTION_ARGS)
 		raise_cancelled(id);
 	if (state == LOKY_TASK_FAILED)
 		read_error(task, values, nulls);
-	loky_held_unpin(task);
+	loky_held_unpin(task, CurrentResourceOwner);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc),
 													  values, nulls)));
 }

@@ -86,6 +86,31 @@ check_name(const char *name, const struct config_generic *known)
 				 errhint("A superuser can grant the right to set it.")));
 }
 
+/* Add what to do to the error of a value that is refused. */
+static void
+hint_callback(void *arg)
+{
+	errhint("The view pg_settings shows the type, unit and range of each setting.");
+}
+
+/* Raise what setting it would; the server's hints on lists of values stay. */
+static void
+check_value(const Setting *setting, const struct config_generic *known)
+{
+	ErrorContextCallback callback;
+
+	callback.callback = hint_callback;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
+	if (known == NULL || known->vartype != PGC_ENUM)
+		error_context_stack = &callback;
+	(void) set_config_option(setting->name, setting->value,
+							 superuser() ? PGC_SUSET : PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_SET, false, ERROR,
+							 false);
+	error_context_stack = callback.previous;
+}
+
 /*
  * Raise an error where the role may not set this, and bring name and value into
  * the one form that equal settings share.
@@ -100,10 +125,7 @@ check_setting(Setting *setting)
 
 	known = find_setting(setting->name);
 	check_name(setting->name, known);
-	(void) set_config_option(setting->name, setting->value,
-							 superuser() ? PGC_SUSET : PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SET, false, ERROR,
-							 false);
+	check_value(setting, known);
 	if (known == NULL)
 		return;
 	setting->name = pstrdup(known->name);

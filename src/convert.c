@@ -427,7 +427,8 @@ convert_columns(LokyConverter *conv, Source *columns, int n,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg_plural("task returned %d column, but %d were expected",
 							   "task returned %d columns, but %d were expected",
-							   n, n, conv->ncolumns)));
+							   n, n, conv->ncolumns),
+				 errhint("Give a row type with as many columns, or have the task return as many.")));
 
 	for (int i = 0; i < target->natts; i++)
 	{

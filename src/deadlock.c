@@ -43,6 +43,7 @@
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "deadlock.h"
@@ -189,9 +190,9 @@ all_lead(Look *look, const int *pids, int n)
 static bool
 task_leads(Look *look, uint64 id)
 {
+	int		   *pids = palloc(loky->nworkers * sizeof(int));
 	LokySharedTask *task = loky_task_lookup(id);
 	LokySharedExecutor *executor;
-	int		   *pids = palloc(loky->nworkers * sizeof(int));
 	int			n = 0;
 	bool		leads;
 
@@ -357,6 +358,10 @@ process_leads(Look *look, int pid)
 bool
 loky_deadlock_exists(void)
 {
+	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
+												 "loky deadlock",
+												 ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(memory);
 	Look		look;
 	bool		exists;
 
@@ -366,7 +371,8 @@ loky_deadlock_exists(void)
 	found_worker = 0;
 	found_task = 0;
 	exists = entry_leads(&look, LokyMyProcNumber());
-	pfree(look.visits);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(memory);
 	return exists;
 }
 

@@ -469,6 +469,7 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 		executor->excess = Max(surplus, 0);
 	}
 	LWLockRelease(&executor->lock);
+	loky_sched_look_again(executor);
 	loky_wake_launcher();
 }
 

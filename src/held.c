@@ -109,13 +109,16 @@ loky_held_pin(LokySharedTask *task)
 	LWLockRelease(&loky_task_executor(task)->lock);
 }
 
-/* The caller has read what it wants of the pinned task. */
+/*
+ * The caller has read what it wants of the task, which it has pinned while owner
+ * was the current resource owner.
+ */
 void
-loky_held_unpin(LokySharedTask *task)
+loky_held_unpin(LokySharedTask *task, ResourceOwner owner)
 {
 	for (int i = 0; i < nheld; i++)
 	{
-		if (held[i].task == task)
+		if (held[i].task == task && held[i].owner == owner)
 		{
 			unhold(i);
 			unpin(task);

@@ -13,6 +13,8 @@
 #ifndef LOKY_HELD_H
 #define LOKY_HELD_H
 
+#include "utils/resowner.h"
+
 #include "pool.h"
 
 extern void loky_held_init(void);
@@ -23,7 +25,7 @@ extern void loky_held_queued(void);
 
 /* a finished task that must not go while it is read */
 extern void loky_held_pin(LokySharedTask *task);
-extern void loky_held_unpin(LokySharedTask *task);
+extern void loky_held_unpin(LokySharedTask *task, ResourceOwner owner);
 
 /* a map that this session reads */
 extern void loky_held_own_map(LokySharedMap *map);

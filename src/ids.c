@@ -57,7 +57,7 @@ compute_crc(const IdFile *content)
 }
 
 /* Write the limit so that it survives a crash. */
-static void
+static bool
 write_limit(uint64 limit, int elevel)
 {
 	IdFile		content;
@@ -75,7 +75,7 @@ write_limit(uint64 limit, int elevel)
 		ereport(elevel,
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", ID_FILE ".tmp")));
-		return;
+		return false;
 	}
 	errno = 0;
 	if (write(fd, &content, sizeof(content)) != sizeof(content))
@@ -86,10 +86,10 @@ write_limit(uint64 limit, int elevel)
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", ID_FILE ".tmp")));
 		CloseTransientFile(fd);
-		return;
+		return false;
 	}
 	CloseTransientFile(fd);
-	(void) durable_rename(ID_FILE ".tmp", ID_FILE, elevel);
+	return durable_rename(ID_FILE ".tmp", ID_FILE, elevel) == 0;
 }
 
 /* The limit in the file; 1 where there is no file yet. */
@@ -140,13 +140,14 @@ loky_ids_startup(void)
 }
 
 /*
- * Reserve another block.  Called where the next id passes the limit; raises an
- * error where the file cannot be written, and nothing was given out then.
+ * Reserve another block.  Called where the next id passes the limit.  False, with
+ * a line in the log, where the file cannot be written; nothing was given out then.
  */
-void
+bool
 loky_ids_reserve(void)
 {
 	uint64		next;
+	bool		reserved = true;
 
 	LWLockAcquire(&loky->idfile, LW_EXCLUSIVE);
 	next = pg_atomic_read_u64(&loky->next_task_id);
@@ -154,8 +155,10 @@ loky_ids_reserve(void)
 	{
 		uint64		limit = next + ID_BLOCK;
 
-		write_limit(limit, ERROR);
-		pg_atomic_write_u64(&loky->task_id_limit, limit);
+		reserved = write_limit(limit, LOG);
+		if (reserved)
+			pg_atomic_write_u64(&loky->task_id_limit, limit);
 	}
 	LWLockRelease(&loky->idfile);
+	return reserved;
 }

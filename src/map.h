@@ -227,6 +227,6 @@ extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
 /* the worker's side (map_worker.c) */
 extern void loky_map_work(LokySharedMap *map);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-							const char *error, Size len);
+							int pid, const char *error, Size len);
 
 #endif							/* LOKY_MAP_H */

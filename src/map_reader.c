@@ -304,6 +304,8 @@ make_room(LokyMapReader *reader)
 
 	if (reader->limit != reader->position + map->window)
 	{
+		/* the places must be empty before workers may use them again */
+		pg_memory_barrier();
 		reader->limit = reader->position + map->window;
 		pg_atomic_write_u64(&map->limit, reader->limit);
 	}
@@ -465,10 +467,9 @@ await_outcome(LokyMapReader *reader)
 	for (;;)
 	{
 		ResetLatch(MyLatch);
-		make_room(reader);
 		pg_atomic_write_u64(&map->awaited, reader->position);
 		pg_atomic_write_u32(&map->reader_waits, 1);
-		pg_memory_barrier();
+		make_room(reader);		/* and a barrier */
 		raise_notices(map);
 		if (is_ready(reader) || lost_executor(reader) != 0)
 			break;

@@ -41,6 +41,7 @@
 
 #include "area.h"
 #include "codec.h"
+#include "guc.h"
 #include "map.h"
 #include "messages.h"
 #include "run.h"
@@ -447,6 +448,9 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 	uint64		item = part->range.lo;
 
 	loky_worker_begin(&job->map->request);
+
+	/* one that is told to end before this gives the range back */
+	CHECK_FOR_INTERRUPTS();
 	part->running = true;
 	get_common_values(job);
 	for (;;)
@@ -465,7 +469,6 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 			break;
 		}
 	}
-	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();
 	loky_worker_commit(false);
 	HOLD_INTERRUPTS();
@@ -638,7 +641,9 @@ loky_map_work(LokySharedMap *map)
 			break;
 		}
 		run_range(&job);
-		if (loky_sched_yield_map(LokyMyWorker))
+		(void) pgstat_report_stat(false);
+		(void) loky_worker_reload();
+		if (!loky_enabled || loky_sched_yield_map(LokyMyWorker))
 			break;
 	}
 	loky_messages_set_sink(NULL);
@@ -652,13 +657,16 @@ loky_map_work(LokySharedMap *map)
 
 /*
  * A worker has died with this part of the map: publish what is final, fail what
- * was running, give back the rest.  error is the encoded error of its death.
+ * was running, give back the rest.  error is the encoded error of its death, pid
+ * its process.
  * The executor's lock is held.
  */
 void
-loky_map_settle(LokySharedMap *map, LokySharedPart *part, const char *error,
-				Size len)
+loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
+				const char *error, Size len)
 {
+	LokySharedTiming timing = {0};
+
 	if (part == NULL)
 		return;
 	if (part->noutcomes > 0)
@@ -684,7 +692,8 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part, const char *error,
 		initStringInfo(&framed);
 		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
 		appendBinaryStringInfo(&framed, error, len);
-		publish_error(map, part, framed.data, framed.len, NULL);
+		timing.worker = pid;
+		publish_error(map, part, framed.data, framed.len, &timing);
 		pfree(framed.data);
 	}
 	loky_map_return(map, part->range);

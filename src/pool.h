@@ -185,6 +185,7 @@ extern bool loky_sched_submit(LokySharedExecutor *executor, int id,
 							  LokySharedTask **tasks, int ntasks);
 extern bool loky_sched_submit_map(LokySharedExecutor *executor, int id,
 								  LokySharedMap *map);
+extern void loky_sched_look_again(LokySharedExecutor *executor);
 extern void loky_sched_offer_map(LokySharedMap *map);
 extern void loky_sched_park_map(LokySharedMap *map);
 extern LokyNext loky_sched_next(LokySharedWorker *worker);

@@ -79,9 +79,9 @@ remove_lane(LokySharedExecutor *executor, LokySharedLane *lane)
 						pg_atomic_read_u32(&executor->nlanes) - 1);
 }
 
-/* The lane of the session's tasks at this priority, or NULL. */
+/* The lane in which a task like this one waits, or NULL. */
 static LokySharedLane *
-find_lane(LokySharedExecutor *executor, uint64 session, int priority)
+find_lane(LokySharedExecutor *executor, const LokySharedTask *task)
 {
 	dlist_iter	iter;
 
@@ -90,8 +90,9 @@ find_lane(LokySharedExecutor *executor, uint64 session, int priority)
 		LokySharedLane *lane =
 			dlist_container(LokySharedLane, list_node, iter.cur);
 
-		if (lane->session == session && lane->map == NULL &&
-			lane->priority == priority)
+		if (lane->session == task->session && lane->map == NULL &&
+			lane->priority == task->priority &&
+			lane->depth == task->request.depth)
 			return lane;
 	}
 	return NULL;
@@ -104,6 +105,7 @@ start_lane(LokySharedExecutor *executor, LokySharedTask *task)
 	LokySharedLane *lane = &task->lane;
 
 	lane->priority = task->priority;
+	lane->depth = task->request.depth;
 	lane->session = task->session;
 	lane->turn = executor->turn;
 	lane->map = NULL;
@@ -121,7 +123,7 @@ loky_queue_push(LokySharedExecutor *executor, LokySharedTask *task)
 	LokySharedLane *lane;
 
 	ASSERT_LOCKED(executor);
-	lane = find_lane(executor, task->session, task->priority);
+	lane = find_lane(executor, task);
 	if (lane == NULL)
 		start_lane(executor, task);
 	else
@@ -144,6 +146,7 @@ move_lane(LokySharedExecutor *executor, LokySharedLane *lane,
 
 	remove_lane(executor, lane);
 	target->priority = lane->priority;
+	target->depth = lane->depth;
 	target->session = lane->session;
 	target->turn = lane->turn;
 	target->map = NULL;
@@ -160,7 +163,7 @@ loky_queue_push_front(LokySharedExecutor *executor, LokySharedTask *task)
 	LokySharedLane *lane;
 
 	ASSERT_LOCKED(executor);
-	lane = find_lane(executor, task->session, task->priority);
+	lane = find_lane(executor, task);
 	if (lane == NULL)
 		start_lane(executor, task);
 	else
@@ -198,8 +201,7 @@ loky_queue_remove(LokySharedExecutor *executor, LokySharedTask *task)
 			task->next->prev = task->prev;
 		else
 		{
-			LokySharedLane *lane =
-				find_lane(executor, task->session, task->priority);
+			LokySharedLane *lane = find_lane(executor, task);
 
 			lane->tail = task->prev;
 		}
@@ -218,6 +220,7 @@ loky_queue_push_map(LokySharedExecutor *executor, LokySharedMap *map,
 
 	ASSERT_LOCKED(executor);
 	lane->priority = 0;
+	lane->depth = map->request.depth;
 	lane->session = session;
 	lane->turn = executor->turn;
 	lane->map = map;
@@ -233,15 +236,44 @@ loky_queue_remove_map(LokySharedExecutor *executor, LokySharedMap *map)
 		remove_lane(executor, &map->lane);
 }
 
-/* The lane whose turn it is, or NULL. */
+/*
+ * Of the lanes of the highest priority, the deepest one; among equals the one that
+ * was served longest ago.
+ */
+static LokySharedLane *
+find_deepest(LokySharedExecutor *executor, LokySharedLane *best)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &executor->lane_list)
+	{
+		LokySharedLane *lane =
+			dlist_container(LokySharedLane, list_node, iter.cur);
+
+		if (lane->priority == best->priority &&
+			(lane->depth > best->depth ||
+			 (lane->depth == best->depth && lane->turn < best->turn)))
+			best = lane;
+	}
+	return best;
+}
+
+/*
+ * The lane whose turn it is, or NULL.  While workers wait for tasks of their own,
+ * the deepest goes first: each one that began something shallow instead would soon
+ * wait as well, and have another one started, until no process is left.
+ */
 LokySharedLane *
 loky_queue_first(LokySharedExecutor *executor)
 {
+	LokySharedLane *first;
+
 	ASSERT_LOCKED(executor);
 	if (pairingheap_is_empty(&executor->lanes))
 		return NULL;
-	return pairingheap_container(LokySharedLane, heap_node,
-								 pairingheap_first(&executor->lanes));
+	first = pairingheap_container(LokySharedLane, heap_node,
+								  pairingheap_first(&executor->lanes));
+	return executor->nabsent > 0 ? find_deepest(executor, first) : first;
 }
 
 /* The lane has been served: its next turn comes after all others'. */

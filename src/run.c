@@ -71,6 +71,9 @@ struct LokyPlan
 	bool		repeatable;
 };
 
+/* the submitter's transaction was read-only: so is all that its task does */
+static bool must_only_read = false;
+
 static dlist_head plans = DLIST_STATIC_INIT(plans);
 static int	nplans = 0;
 
@@ -396,8 +399,20 @@ void
 loky_run_start_transaction(bool read_only)
 {
 	StartTransactionCommand();
+	must_only_read = read_only;
 	if (read_only)
 		XactReadOnly = true;
+}
+
+/* Raise 25006 where a task that may only read has made its transaction writable. */
+static void
+check_read_only(void)
+{
+	if (must_only_read && !XactReadOnly)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("task of a read-only transaction cannot become read-write"),
+				 errhint("Submit it outside of the read-only transaction.")));
 }
 
 static void
@@ -418,6 +433,7 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		completion->tag[0] = '\0';
 		return;
 	}
+	check_read_only();
 	start_statement_timeout();
 	if (plan->nargs > 0 || analyze_requires_snapshot(source->raw_parse_tree))
 	{
@@ -450,6 +466,7 @@ run_raw(const LokyPlan *plan, RawStmt *raw, bool last, LokyDest *dest,
 	if (!IsTransactionState())
 		StartTransactionCommand();
 	BeginImplicitTransactionBlock();
+	check_read_only();
 	CHECK_FOR_INTERRUPTS();
 	start_statement_timeout();
 	if (analyze_requires_snapshot(raw))

@@ -200,6 +200,22 @@ loky_sched_submit_map(LokySharedExecutor *executor, int id,
 }
 
 /*
+ * The executor may have more workers at work than before: rouse idle ones for what
+ * waits, or have more started.  No lock is held.
+ */
+void
+loky_sched_look_again(LokySharedExecutor *executor)
+{
+	WakeList	list = {0};
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (pg_atomic_read_u32(&executor->nlanes) > 0)
+		rouse_for_work(executor, executor->max_workers, &list);
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+}
+
+/*
  * The reader has made room in the window, or a range came back: offer the map
  * again if it was taken from the queue.
  */
@@ -373,6 +389,13 @@ loky_sched_next(LokySharedWorker *worker)
 		/* who queued a lot has not roused everybody at once */
 		if (executor->nidle > 0 && executor->npending > 0)
 			rouse_for_work(executor, 1, &list);
+	}
+	else if (executor->nabsent == 0 &&
+			 loky_executor_strength(executor) > executor->max_workers)
+	{
+		/* started while others waited, and not needed any more */
+		begin_stop(executor, worker, &list);
+		next = LOKY_NEXT_EXIT;
 	}
 	else
 	{

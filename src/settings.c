@@ -12,8 +12,10 @@
  * In the worker a submitter's settings stay in force until a task with others
  * comes.  Each task runs in a nest level of its own, as a function with a SET
  * clause does, and leaving the level undoes whatever it changed, RESET ALL and
- * DISCARD ALL included, at no cost where it changed nothing.  Custom settings
- * that no library has defined are kept, as state of the worker.  A task that
+ * DISCARD ALL included, at no cost where it changed nothing.  The level is left as
+ * late in the commit as the server ends its own, for deferred triggers and the
+ * commit itself go by these settings.  Custom settings that no library has defined
+ * are kept, as state of the worker.  A task that
  * commits by itself leaves no nest level behind; then everything is put back
  * by looking at each setting.
  *
@@ -28,6 +30,7 @@
 
 #include <float.h>
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
@@ -103,13 +106,15 @@ goes_along(const struct config_generic *setting)
 }
 
 /*
- * With whose rights the value was set: those of a superuser, or anybody's.  A
- * value for a library that is not loaded yet is checked only when it is.
+ * With whose rights the value was set: those of a superuser, or anybody's, as
+ * those of a connection's options are.  A value for a library that is not loaded
+ * yet is checked only when it is.
  */
 static char
 rights_of(const struct config_generic *setting)
 {
-	return setting->scontext == PGC_USERSET ? 'u' : 's';
+	return setting->scontext == PGC_USERSET ||
+		setting->scontext == PGC_BACKEND ? 'u' : 's';
 }
 
 /* Append the setting's raw value, for comparing. */
@@ -360,7 +365,8 @@ apply_all(const char *data, Size len)
 }
 
 /*
- * Bring the submitter's settings into force, outside of any transaction.
+ * Bring the submitter's settings into force, outside of any transaction: in one
+ * of its own, as rights to set them may have to be looked up.
  */
 void
 loky_settings_apply(dsa_pointer dp)
@@ -381,6 +387,7 @@ loky_settings_apply(dsa_pointer dp)
 
 	applied_known = false;
 	applied_count++;
+	StartTransactionCommand();
 	place = applied.data;
 	while (place < applied.data + applied.len)
 	{
@@ -393,6 +400,7 @@ loky_settings_apply(dsa_pointer dp)
 	resetStringInfo(&applied);
 	appendBinaryStringInfo(&applied, env->data, env->len);
 	apply_all(applied.data, applied.len);
+	CommitTransactionCommand();
 	applied_known = true;
 }
 
@@ -403,19 +411,23 @@ loky_settings_applied(void)
 	return applied_count;
 }
 
-/* A task begins, in its transaction.  Returns the nest level to end. */
-int
-loky_settings_begin(void)
-{
-	return NewGUCNestLevel();
-}
-
 /* What a custom setting was left at by the task, to be set again. */
 typedef struct KeptSetting
 {
 	const char *name;
 	char	   *value;
 } KeptSetting;
+
+/* what the task that is about to commit has left */
+static List *kept = NIL;
+
+/* A task begins, in its transaction.  Returns the nest level to end. */
+int
+loky_settings_begin(void)
+{
+	kept = NIL;
+	return NewGUCNestLevel();
+}
 
 /* The value that a commit would make last, or NULL where none would. */
 static const char *
@@ -481,12 +493,14 @@ refresh_placeholders(void)
 	nsettings_known = n;
 }
 
-/* The custom settings that the task has changed for good. */
-static List *
-collect_kept(void)
+/*
+ * The task is about to commit, and nothing of its own will run any more: note the
+ * custom settings that it has changed for good, in CurrentMemoryContext.
+ */
+void
+loky_settings_note_kept(void)
 {
-	List	   *kept = NIL;
-
+	kept = NIL;
 	refresh_placeholders();
 	for (int i = 0; i < nplaceholders; i++)
 	{
@@ -500,28 +514,33 @@ collect_kept(void)
 		setting->value = pstrdup(value);
 		kept = lappend(kept, setting);
 	}
-	return kept;
 }
 
 /*
- * The task ends, still in its transaction and before its commit: undo what it
- * set, except custom settings.
+ * The transaction of the task has ended but for its settings: undo what it set.
+ * Raises no error, allocates nothing.
  */
 void
 loky_settings_end(int nest_level)
 {
-	List	   *kept = collect_kept();
+	AtEOXact_GUC(false, nest_level);
+}
+
+/* Set the custom settings again that were noted; outside of any transaction. */
+void
+loky_settings_restore_kept(void)
+{
 	ListCell   *lc;
 
-	AtEOXact_GUC(false, nest_level);
 	foreach(lc, kept)
 	{
 		KeptSetting *setting = lfirst(lc);
 
 		(void) set_config_option(setting->name, setting->value, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SET, true, ERROR,
+								 PGC_S_SESSION, GUC_ACTION_SET, true, WARNING,
 								 false);
 	}
+	kept = NIL;
 }
 
 /*
@@ -546,9 +565,9 @@ loky_settings_put_back(void)
 								 PGC_S_SESSION, GUC_ACTION_SET, true, WARNING,
 								 false);
 	}
+
+	/* custom settings may still be the last submitter's: the next task sees */
 	applied_known = false;
-	if (applied.data != NULL)
-		resetStringInfo(&applied);
 	applied_count++;
 }
 
@@ -562,6 +581,7 @@ loky_settings_adopt(void)
 	int			n;
 	struct config_generic **all = loky_compat_guc_variables(&n);
 
+	StartTransactionCommand();
 	for (int i = 0; i < n; i++)
 	{
 		struct config_generic *setting = all[i];
@@ -575,6 +595,7 @@ loky_settings_adopt(void)
 								 PGC_USERSET, PGC_S_CLIENT, GUC_ACTION_SET,
 								 true, WARNING, false);
 	}
+	CommitTransactionCommand();
 }
 
 /* Look names up in this path, unless the executor has one; NULL: as before. */

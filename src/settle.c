@@ -164,12 +164,16 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 		loky_settle_break(executor, buf.data, buf.len);
 		return;
 	}
-	executor->failed_starts++;
+	executor->failed_starts = Min(executor->failed_starts + 1,
+								  MAX_FAILED_STARTS);
 	executor->next_start =
 		TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 									FAILED_START_PAUSE_MS <<
 									executor->failed_starts);
-	if (executor->failed_starts < MAX_FAILED_STARTS)
+
+	/* this one is still counted; others that are ready go on with what waits */
+	if (executor->failed_starts < MAX_FAILED_STARTS ||
+		executor->nworkers - 1 - executor->nstarting > 0)
 		return;
 	encode_failed_start(&buf, worker);
 	fail_all(executor, buf.data, buf.len);
@@ -250,7 +254,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 	{
 		LokySharedMap *map = worker->map;
 
-		loky_map_settle(map, loky_map_part(map, worker->index),
+		loky_map_settle(map, loky_map_part(map, worker->index), worker->pid,
 						error.data, error.len);
 		loky_sched_count_items(executor, worker);
 		worker->map = NULL;

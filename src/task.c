@@ -45,7 +45,7 @@
 #include "guc.h"
 #include "pool.h"
 
-/* The id and slot of a new task; the slot's bit is set. */
+/* The id of a new task, whose slot's bit is set; 0 where none can be reserved. */
 static uint64
 claim_id(void)
 {
@@ -59,7 +59,8 @@ claim_id(void)
 
 		if (next >= pg_atomic_read_u64(&loky->task_id_limit))
 		{
-			loky_ids_reserve();
+			if (!loky_ids_reserve())
+				return 0;
 			continue;
 		}
 		free_bits = ~pg_atomic_read_u64(&loky->task_map[slot / 64]) &
@@ -107,7 +108,8 @@ release_slot(LokySharedTask *task)
 /*
  * Claim a task for the executor, whose identity the caller fills in: none of
  * it can be seen until loky_task_publish.  Evicts the oldest finished future
- * where loky.max_tasks is reached; raises LK008 where none is finished.
+ * where loky.max_tasks is reached; raises LK008 where none is finished, 58030
+ * where the file of ids cannot be written.
  * Must not be called with a lock held.
  */
 LokySharedTask *
@@ -128,6 +130,14 @@ loky_task_claim(LokySharedExecutor *executor)
 					 errhint("Wait for some of them, or raise loky.max_tasks.")));
 	}
 	id = claim_id();
+	if (id == 0)
+	{
+		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+		ereport(ERROR,
+				(errcode(ERRCODE_IO_ERROR),
+				 errmsg("could not reserve ids for tasks"),
+				 errhint("The server log says why its file could not be written.")));
+	}
 	task = &loky->tasks[id % loky->max_tasks];
 	Assert(pg_atomic_read_u64(&task->id) == 0);
 

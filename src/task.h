@@ -29,8 +29,8 @@ typedef struct LokySharedMap LokySharedMap;
 typedef struct LokySharedExecutor LokySharedExecutor;
 
 /*
- * A lane: what one session has ready in one executor at one priority, first
- * come first served; or one map.  Lanes of equal priority take turns.  The lane
+ * A lane: what one session has ready in one executor at one priority and depth,
+ * first come first served; or one map.  Lanes of equal priority take turns.  The lane
  * of tasks lies in its first task and moves on with it.
  *
  * Guarded by the executor's lock.
@@ -41,6 +41,7 @@ typedef struct LokySharedLane
 	dlist_node	list_node;
 	bool		queued;
 	int			priority;
+	int			depth;			/* of nesting */
 	uint64		turn;			/* the lane served longest ago has the least */
 	uint64		session;
 	LokySharedMap *map;			/* NULL: a lane of tasks */
@@ -128,7 +129,7 @@ struct LokySharedTask
 
 /* ids.c */
 extern void loky_ids_startup(void);
-extern void loky_ids_reserve(void);
+extern bool loky_ids_reserve(void);
 
 /* task.c */
 extern LokySharedTask *loky_task_claim(LokySharedExecutor *executor);

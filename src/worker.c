@@ -55,6 +55,7 @@
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/portal.h"
 #include "utils/timeout.h"
 
@@ -163,15 +164,41 @@ seal_task(LokySharedTask *task)
 	loky_store_end(LokyMyWriter);
 }
 
+/* The final commit begins; what is deferred to it has run. */
+static void
+prepare_final_commit(void)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(LokyTaskContext);
+
+	Async_UnlistenAll();
+	if (guc_level > 0)
+		loky_settings_note_kept();
+	if (LokyMyWorker->task != NULL)
+		seal_task(LokyMyWorker->task);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* The final commit is done, but for the settings of the transaction. */
+static void
+end_settings(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
+			 void *arg)
+{
+	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level ||
+		!final_commit || guc_level == 0 ||
+		CurrentResourceOwner != TopTransactionResourceOwner)
+		return;
+	loky_settings_end(guc_level);
+	guc_level = 0;
+}
+
 /* Mark commits in the slot, for whoever settles it. */
 static void
 note_commit(XactEvent event, void *arg)
 {
 	if (LokyMyWorker == NULL || !running)
 		return;
-	if (event == XACT_EVENT_PRE_COMMIT && final_commit &&
-		LokyMyWorker->task != NULL)
-		seal_task(LokyMyWorker->task);
+	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
+		prepare_final_commit();
 	if (event != XACT_EVENT_COMMIT)
 		return;
 	if (LokyMyWorker->map != NULL)
@@ -243,6 +270,7 @@ initialize_worker(Datum main_arg)
 	loky_attach();
 	config = loky_worker_connect();
 	RegisterXactCallback(note_commit, NULL);
+	RegisterResourceReleaseCallback(end_settings, NULL);
 
 	LokyTaskContext = AllocSetContextCreate(TopMemoryContext, "loky task",
 											ALLOCSET_DEFAULT_SIZES);
@@ -304,20 +332,6 @@ loky_worker_begin(const LokySharedRequest *request)
 	MemoryContextSwitchTo(LokyTaskContext);
 }
 
-/*
- * The task has run: put back what is to be undone before the commit, and make
- * sure that the commit ends the transaction.
- */
-void
-loky_worker_precommit(void)
-{
-	Async_UnlistenAll();
-	if (LokyMyLocalXid() == start_lxid && guc_level > 0)
-		loky_settings_end(guc_level);
-	guc_level = 0;
-	MemoryContextSwitchTo(LokyTaskContext);
-}
-
 /* Put back what only a transaction of its own, or none, can put back. */
 static void
 clean_session(bool committed_inside)
@@ -350,8 +364,12 @@ loky_worker_commit(bool adopt_settings)
 {
 	bool		committed_inside = LokyMyLocalXid() != start_lxid;
 
+	MemoryContextSwitchTo(LokyTaskContext);
+	if (committed_inside)
+		guc_level = 0;			/* it went with its transaction */
 	final_commit = true;
 	CommitTransactionCommand();
+	guc_level = 0;
 	if (IsTransactionOrTransactionBlock())
 	{
 		final_commit = false;
@@ -360,6 +378,7 @@ loky_worker_commit(bool adopt_settings)
 				 errmsg("task left a transaction open"),
 				 errhint("Each task runs in a transaction of its own: leave out BEGIN, or end it with COMMIT in the same task.")));
 	}
+	loky_settings_restore_kept();
 	if (adopt_settings)
 		loky_settings_adopt();
 	clean_session(committed_inside);
@@ -446,8 +465,10 @@ execute_task(LokySharedTask *task)
 	LokyCompletion completion;
 
 	loky_worker_begin(request);
-	LokyMyWorker->phase = LOKY_PHASE_BEGUN;
+
+	/* one that is told to end before this gives the task back */
 	CHECK_FOR_INTERRUPTS();
+	LokyMyWorker->phase = LOKY_PHASE_BEGUN;
 	if (request->nargs > 0)
 	{
 		Size		len;
@@ -461,7 +482,6 @@ execute_task(LokySharedTask *task)
 	if (!completion.has_rows)
 		loky_run_put_completion(LokyMyWriter, &completion);
 
-	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();
 	loky_worker_commit(false);
 
@@ -548,6 +568,9 @@ run_task(void)
 	RESUME_INTERRUPTS();
 	LokyMyDepth = 0;
 	loky_worker_show_label(NULL);
+
+	/* at most once a second; resting reports what is left */
+	(void) pgstat_report_stat(false);
 }
 
 /*
@@ -595,8 +618,8 @@ remaining_rest(TimestampTz since)
 }
 
 /* Read the configuration again if told to; true if so. */
-static bool
-reload_config(void)
+bool
+loky_worker_reload(void)
 {
 	if (!ConfigReloadPending)
 		return false;
@@ -631,7 +654,7 @@ rest(void)
 		CHECK_FOR_INTERRUPTS();
 		if (catchupInterruptPending)
 			ProcessCatchupInterrupt();
-		if (reload_config())
+		if (loky_worker_reload())
 		{
 			/* loky.enabled may be on again */
 			(void) loky_sched_rejoin(LokyMyWorker);
@@ -666,7 +689,7 @@ loky_worker_main(Datum main_arg)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) reload_config();
+		(void) loky_worker_reload();
 		switch (loky_sched_next(LokyMyWorker))
 		{
 			case LOKY_NEXT_TASK:

@@ -33,6 +33,7 @@ extern const LokyConfig *loky_worker_connect(void);
 extern bool loky_worker_role_changed(void);
 
 extern void loky_worker_show_label(const char *label);
+extern bool loky_worker_reload(void);
 
 /* worker_init.c */
 extern void loky_worker_initialize(const LokyConfig *config);
@@ -40,7 +41,6 @@ extern void loky_worker_initialize(const LokyConfig *config);
 /* a transaction of a task, of items, or of the initializer */
 extern void loky_worker_begin(const LokySharedRequest *request);
 extern void loky_worker_begin_transaction(bool read_only);
-extern void loky_worker_precommit(void);
 extern void loky_worker_commit(bool adopt_settings);
 extern ErrorData *loky_worker_abort(MemoryContext context);
 extern void loky_worker_reset_memory(void);

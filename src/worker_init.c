@@ -67,7 +67,6 @@ run_initializer(const LokyConfig *config, const char *sql)
 											(int) strlen(sql), args.n));
 	plan = loky_plan_get(sql, hash, args.n, args.types);
 	loky_plan_run(plan, &args, loky_dest_null(), &completion);
-	loky_worker_precommit();
 	CHECK_FOR_INTERRUPTS();
 	loky_worker_commit(true);
 }

@@ -115,8 +115,11 @@ connect_as_role(LokySharedExecutor *executor)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("role with OID %u does not exist any more",
 						executor->role)));
+
+	/* from here on no change is missed */
 	role_hash = GetSysCacheHashValue1(AUTHOID,
 									  ObjectIdGetDatum(executor->role));
+	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
 	actual = superuser_arg(executor->role);
 	if (actual != is_superuser)
 	{
@@ -163,7 +166,6 @@ loky_worker_connect(void)
 	StartTransactionCommand();
 	loky_settings_install(config);
 	CommitTransactionCommand();
-	CacheRegisterSyscacheCallback(AUTHOID, note_role_change, (Datum) 0);
 	return config;
 }
 
