@@ -140,7 +140,7 @@ loky_executor_rows(PG_FUNCTION_ARGS)
 {
 	loky_attach();
 	InitMaterializedSRF(fcinfo, 0);
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *shared = &loky->executors[i];
 		LokySharedExecutor executor;

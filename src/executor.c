@@ -129,7 +129,7 @@ pick_slot(void)
 	LokySharedExecutor *best = NULL;
 	bool		best_closed = false;
 
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 		bool		closed = executor->state == LOKY_EXECUTOR_CLOSED;
@@ -167,7 +167,7 @@ find_slot(void)
 			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 			 errmsg("too many executors are in use"),
 			 errdetail("At most %d configurations can have tasks or workers at the same time.",
-					   LOKY_MAX_EXECUTORS),
+					   loky->nexecutors),
 			 errhint("Use fewer configurations, or shut some down with loky.shutdown().")));
 }
 
@@ -229,7 +229,7 @@ loky_executor_get(const LokyConfig *config, int max_workers, LokyReuse reuse)
 	bool		is_superuser = superuser();
 
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	for (int i = 0; i < LOKY_MAX_EXECUTORS && reuse != LOKY_REUSE_FALSE; i++)
+	for (int i = 0; i < loky->nexecutors && reuse != LOKY_REUSE_FALSE; i++)
 	{
 		/* where another session has made a new one, that is the newest */
 		if (matches(&loky->executors[i], fingerprint, config) &&
@@ -252,7 +252,7 @@ loky_executor_get(const LokyConfig *config, int max_workers, LokyReuse reuse)
 static LokySharedExecutor *
 find_by_id(int id)
 {
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		if (loky->executors[i].id == id)
 			return &loky->executors[i];
@@ -587,7 +587,7 @@ loky_executor_collect(void)
 	bool		wake = false;
 
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 

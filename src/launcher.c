@@ -324,10 +324,10 @@ start_workers(void)
 	do
 	{
 		started = false;
-		for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+		for (int i = 0; i < loky->nexecutors; i++)
 		{
 			LokySharedExecutor *executor =
-				&loky->executors[(first_executor + i) % LOKY_MAX_EXECUTORS];
+				&loky->executors[(first_executor + i) % loky->nexecutors];
 
 			if (read_demand(executor, &pause) == 0)
 				continue;

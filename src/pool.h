@@ -31,8 +31,13 @@
 #include "slot.h"
 #include "task.h"
 
-/* Slots for executors; closed ones keep their configuration while they can. */
-#define LOKY_MAX_EXECUTORS	128
+/*
+ * Slots for executors, besides one for each worker that there can be: so where all
+ * are in use, there are that many without a worker and with work, for which the
+ * idle workers of others leave.  Closed ones keep their configuration while they
+ * can.
+ */
+#define LOKY_SPARE_EXECUTORS	128
 
 /* Roles that have executors or futures at the same time. */
 #define LOKY_MAX_ROLES		256
@@ -134,6 +139,7 @@ typedef struct LokySharedControl
 	int			launcher_procno;	/* -1: not running */
 
 	int			max_tasks;		/* constant */
+	int			nexecutors;		/* constant: length of executors */
 	int			nworkers;		/* constant: length of workers */
 	int			nbackends;		/* constant: length of backends */
 	int			map_tranche;	/* constant */

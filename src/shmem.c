@@ -58,7 +58,8 @@ compute_layout(void)
 	l.nbackends = MaxBackends + NUM_AUXILIARY_PROCS;
 	l.control = CACHELINEALIGN(sizeof(LokySharedControl));
 	l.roles = CACHELINEALIGN(mul_size(LOKY_MAX_ROLES, sizeof(LokySharedRole)));
-	l.executors = CACHELINEALIGN(mul_size(LOKY_MAX_EXECUTORS,
+	l.executors = CACHELINEALIGN(mul_size(add_size(LOKY_SPARE_EXECUTORS,
+												   max_worker_processes),
 										  sizeof(LokySharedExecutor)));
 	l.workers = CACHELINEALIGN(mul_size(max_worker_processes,
 										sizeof(LokySharedWorker)));
@@ -111,7 +112,7 @@ init_objects(int lock_tranche)
 
 	for (int i = 0; i < LOKY_MAX_ROLES; i++)
 		pg_atomic_init_u32(&loky->roles[i].held, 0);
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 
@@ -157,6 +158,7 @@ loky_shmem_startup(void)
 		loky = carve(&place, l.control, true);
 		loky->max_tasks = l.ntasks;
 		loky->nworkers = max_worker_processes;
+		loky->nexecutors = LOKY_SPARE_EXECUTORS + max_worker_processes;
 		loky->nbackends = l.nbackends;
 		loky->map_tranche = LWLockNewTrancheId();
 		loky->roles = carve(&place, l.roles, true);

@@ -291,7 +291,7 @@ evict_of_role(int role_slot)
 	TimestampTz oldest = 0;
 	LokySharedTask *task;
 
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 
@@ -356,7 +356,7 @@ loky_task_expire(void)
 	TimestampTz limit = GetCurrentTimestamp() -
 		(TimestampTz) loky_result_ttl * USECS_PER_SEC;
 
-	for (int i = 0; i < LOKY_MAX_EXECUTORS; i++)
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 
