@@ -437,7 +437,7 @@ cancel_running(LokySharedTask *task)
 	if (!pg_atomic_compare_exchange_u32(&task->verdict, &none,
 										LOKY_VERDICT_CANCEL))
 		return none == LOKY_VERDICT_CANCEL;
-	loky_sched_cancel_run(&loky->workers[task->worker_slot]);
+	loky_stop_run(&loky->workers[task->worker_slot]);
 	return true;
 }
 

@@ -462,7 +462,7 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 			if (worker->state == LOKY_WORKER_IDLE &&
 				worker->executor == executor->slot && !worker->stop)
 			{
-				loky_sched_stop_worker(worker, false);
+				loky_stop_worker(worker, false);
 				surplus--;
 			}
 		}
@@ -484,7 +484,7 @@ stop_workers(LokySharedExecutor *executor, bool kill_workers, bool idle_only)
 		if (worker->state != LOKY_WORKER_FREE &&
 			worker->executor == executor->slot && worker != LokyMyWorker &&
 			(!idle_only || worker->state == LOKY_WORKER_IDLE))
-			loky_sched_stop_worker(worker, kill_workers);
+			loky_stop_worker(worker, kill_workers);
 	}
 }
 
@@ -494,7 +494,7 @@ cancel_all(LokySharedExecutor *executor)
 {
 	dlist_iter	iter;
 
-	loky_sched_fail_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0);
+	loky_stop_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0);
 	dlist_foreach(iter, &executor->maps)
 	{
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);

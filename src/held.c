@@ -154,7 +154,7 @@ cancel_workers(LokySharedExecutor *executor, LokySharedMap *map)
 		LokySharedWorker *worker = &loky->workers[i];
 
 		if (worker->map == map && worker->executor == executor->slot)
-			loky_sched_cancel_run(worker);
+			loky_stop_run(worker);
 	}
 }
 

@@ -236,7 +236,7 @@ release_idle_worker(LokySharedExecutor *for_whom)
 	executor = &loky->executors[oldest->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (oldest->state == LOKY_WORKER_IDLE)
-		loky_sched_stop_worker(oldest, false);
+		loky_stop_worker(oldest, false);
 	LWLockRelease(&executor->lock);
 	return true;
 }
@@ -399,7 +399,7 @@ adopt_workers(void)
 		worker->orphan = true;
 		never_came = worker->pid == 0;
 		if (never_came)
-			loky_sched_stop_worker(worker, false);
+			loky_stop_worker(worker, false);
 		else if (!worker->exited)
 			loky_wake(worker->procno);
 		LWLockRelease(&executor->lock);

@@ -211,12 +211,14 @@ extern int	loky_sched_demand(LokySharedExecutor *executor);
 extern void loky_sched_end_task(LokySharedExecutor *executor,
 								LokySharedTask *task, LokyTaskState state,
 								int sqlstate, int *waiter);
-extern void loky_sched_cancel_run(LokySharedWorker *worker);
-extern void loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it);
-extern void loky_sched_stop_self(LokySharedWorker *worker);
-extern void loky_sched_fail_pending(LokySharedExecutor *executor,
-									LokyTaskState state, int sqlstate,
-									const char *error, Size len);
+
+/* stop.c; the executor's lock is held, but for loky_stop_self */
+extern void loky_stop_run(LokySharedWorker *worker);
+extern void loky_stop_worker(LokySharedWorker *worker, bool kill_it);
+extern void loky_stop_self(LokySharedWorker *worker);
+extern void loky_stop_pending(LokySharedExecutor *executor,
+							  LokyTaskState state, int sqlstate,
+							  const char *error, Size len);
 
 /* settle.c; the executor's lock is held */
 extern int	loky_settle_worker(LokySharedExecutor *executor,

@@ -39,8 +39,6 @@
  */
 #include "postgres.h"
 
-#include <signal.h>
-
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
@@ -593,80 +591,6 @@ loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth)
 	}
 	LWLockRelease(&executor->lock);
 	wake_all(&list);
-}
-
-/*
- * Have the worker cancel what it runs at this moment, and nothing else.  The
- * executor's lock is held.
- */
-void
-loky_sched_cancel_run(LokySharedWorker *worker)
-{
-	pg_atomic_write_u64(&worker->cancel_run, pg_atomic_read_u64(&worker->run));
-	pg_memory_barrier();
-	if (worker->pid != 0 && !worker->exited)
-		kill(worker->pid, SIGUSR2);
-}
-
-/*
- * Tell the worker to end: at once where kill_it, else as soon as it has
- * nothing to do.  The executor's lock is held.
- */
-void
-loky_sched_stop_worker(LokySharedWorker *worker, bool kill_it)
-{
-	if (worker->exited)
-		return;
-	loky_sched_set_absent(worker, worker->waiting, true);
-	if (kill_it)
-		worker->kill = true;
-	if (worker->pid == 0)
-		return;
-	if (kill_it && (worker->task != NULL || worker->map != NULL))
-		kill(worker->pid, SIGTERM);
-	else
-		loky_wake(worker->procno);
-}
-
-/* This process, a worker, must not go on: it leaves once it has nothing to do. */
-void
-loky_sched_stop_self(LokySharedWorker *worker)
-{
-	LokySharedExecutor *executor = &loky->executors[worker->executor];
-
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	loky_sched_set_absent(worker, worker->waiting, true);
-	LWLockRelease(&executor->lock);
-}
-
-/*
- * End everything pending: cancelled, or failed with the encoded error.  The
- * executor's lock is held; the waiters are woken while it is.
- */
-void
-loky_sched_fail_pending(LokySharedExecutor *executor, LokyTaskState state,
-						int sqlstate, const char *error, Size len)
-{
-	LokySharedLane *lane;
-	dlist_mutable_iter iter;
-
-	ASSERT_LOCKED(executor);
-	dlist_foreach_modify(iter, &executor->lane_list)
-	{
-		lane = dlist_container(LokySharedLane, list_node, iter.cur);
-		if (lane->map != NULL)
-			loky_queue_remove_map(executor, lane->map);
-	}
-	while ((lane = loky_queue_first(executor)) != NULL)
-	{
-		LokySharedTask *task = loky_queue_pop(executor, lane);
-		int			waiter;
-
-		if (error != NULL)
-			loky_store_set(&task->result, LOKY_RECORD_ERROR, error, len);
-		loky_sched_end_task(executor, task, state, sqlstate, &waiter);
-		loky_task_wake_waiters(waiter);
-	}
 }
 
 /*

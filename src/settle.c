@@ -116,8 +116,8 @@ fail_all(LokySharedExecutor *executor, const char *error, Size len)
 		executor->error = copy;
 		executor->error_len = (uint32) len;
 	}
-	loky_sched_fail_pending(executor, LOKY_TASK_FAILED,
-							ERRCODE_LOKY_BROKEN_EXECUTOR, error, len);
+	loky_stop_pending(executor, LOKY_TASK_FAILED,
+					  ERRCODE_LOKY_BROKEN_EXECUTOR, error, len);
 	dlist_foreach(iter, &executor->maps)
 	{
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);

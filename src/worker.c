@@ -41,8 +41,6 @@
 #include <signal.h>
 
 #include "access/xact.h"
-#include "commands/async.h"
-#include "jit/jit.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -50,14 +48,10 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/lock.h"
 #include "storage/procsignal.h"
 #include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
-#include "utils/portal.h"
-#include "utils/timeout.h"
 
 #include "area.h"
 #include "client.h"
@@ -85,51 +79,9 @@ LokyStoreWriter *LokyMyWriter = NULL;
 LokyDest   *LokyMyDest = NULL;
 MemoryContext LokyTaskContext = NULL;
 
-/* true while a transaction of a task is under way: then a cancel counts */
-static volatile sig_atomic_t running = false;
-
-/* the nest level of settings, and the transaction that it belongs to */
-static int	guc_level = 0;
-static LocalTransactionId start_lxid = 0;
-
-/* the next commit is the one that makes the task succeed */
-static bool final_commit = false;
-
 /* the notices of the present task, in LokyTaskContext */
 static List *task_notices = NIL;
 static Size notice_bytes = 0;
-
-/* SIGINT: cancel what runs. */
-static void
-handle_cancel(SIGNAL_ARGS)
-{
-	int			save_errno = errno;
-
-	if (running && !proc_exit_inprogress)
-	{
-		InterruptPending = true;
-		QueryCancelPending = true;
-	}
-	SetLatch(MyLatch);
-	errno = save_errno;
-}
-
-/* SIGUSR2: cancel the run that the canceller meant, if it still runs. */
-static void
-handle_loky_cancel(SIGNAL_ARGS)
-{
-	int			save_errno = errno;
-
-	if (running && LokyMyWorker != NULL && !proc_exit_inprogress &&
-		pg_atomic_read_u64(&LokyMyWorker->cancel_run) ==
-		pg_atomic_read_u64(&LokyMyWorker->run))
-	{
-		InterruptPending = true;
-		QueryCancelPending = true;
-	}
-	SetLatch(MyLatch);
-	errno = save_errno;
-}
 
 /* Settle the slot as the process ends. */
 static void
@@ -143,77 +95,6 @@ exit_worker(int code, Datum arg)
 	LWLockReleaseAll();
 	loky_sched_settle(worker);
 	LokyMyWorker = NULL;
-}
-
-/*
- * The last moment before the final commit, after deferred triggers: from here
- * on a cancel comes too late, and the result is complete.
- */
-static void
-seal_task(LokySharedTask *task)
-{
-	uint32		none = LOKY_VERDICT_NONE;
-
-	if (!loky_store_is_begun(LokyMyWriter))
-		return;
-	if (!pg_atomic_compare_exchange_u32(&task->verdict, &none,
-										LOKY_VERDICT_COMMIT))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to user request")));
-	loky_store_end(LokyMyWriter);
-}
-
-/* The final commit begins; what is deferred to it has run. */
-static void
-prepare_final_commit(void)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(LokyTaskContext);
-
-	Async_UnlistenAll();
-	if (guc_level > 0)
-		loky_settings_note_kept();
-	if (LokyMyWorker->task != NULL)
-		seal_task(LokyMyWorker->task);
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/* The final commit is done, but for the settings of the transaction. */
-static void
-end_settings(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
-			 void *arg)
-{
-	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level ||
-		!final_commit || guc_level == 0 ||
-		CurrentResourceOwner != TopTransactionResourceOwner)
-		return;
-	loky_settings_end(guc_level);
-	guc_level = 0;
-}
-
-/* Mark commits in the slot, for whoever settles it. */
-static void
-note_commit(XactEvent event, void *arg)
-{
-	if (LokyMyWorker == NULL || !running)
-		return;
-	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
-		prepare_final_commit();
-	if (event != XACT_EVENT_COMMIT)
-		return;
-	if (LokyMyWorker->map != NULL)
-	{
-		LokySharedPart *part = loky_map_part(LokyMyWorker->map,
-											 LokyMyWorker->index);
-
-		if (final_commit)
-			part->committed = true;
-		else
-			part->wrote = true;
-	}
-	else if (LokyMyWorker->task != NULL)
-		LokyMyWorker->phase = final_commit ? LOKY_PHASE_COMMITTED :
-			LOKY_PHASE_WROTE;
 }
 
 /* Show what this worker is for in pg_stat_activity. */
@@ -259,8 +140,8 @@ initialize_worker(Datum main_arg)
 	const LokyConfig *config;
 
 	pqsignal(SIGTERM, die);
-	pqsignal(SIGINT, handle_cancel);
-	pqsignal(SIGUSR2, handle_loky_cancel);
+	pqsignal(SIGINT, loky_worker_handle_cancel);
+	pqsignal(SIGUSR2, loky_worker_handle_exact_cancel);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	loky_worker_attach(main_arg);
 	before_shmem_exit(exit_worker, (Datum) 0);
@@ -269,8 +150,7 @@ initialize_worker(Datum main_arg)
 
 	loky_attach();
 	config = loky_worker_connect();
-	RegisterXactCallback(note_commit, NULL);
-	RegisterResourceReleaseCallback(end_settings, NULL);
+	loky_worker_register_callbacks();
 
 	LokyTaskContext = AllocSetContextCreate(TopMemoryContext, "loky task",
 											ALLOCSET_DEFAULT_SIZES);
@@ -289,148 +169,6 @@ loky_worker_reset_memory(void)
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextReset(LokyTaskContext);
 	MemoryContextSwitchTo(LokyTaskContext);
-}
-
-/*
- * Start a transaction in which a cancel counts.  Leaves the process, which gives
- * its task back, where its role has changed.
- */
-void
-loky_worker_begin_transaction(bool read_only)
-{
-	SetCurrentStatementStartTimestamp();
-	final_commit = false;
-	running = true;
-
-	/* a cancel that came before found nothing running and did nothing */
-	pg_memory_barrier();
-	if (pg_atomic_read_u64(&LokyMyWorker->cancel_run) ==
-		pg_atomic_read_u64(&LokyMyWorker->run))
-	{
-		InterruptPending = true;
-		QueryCancelPending = true;
-	}
-	loky_run_start_transaction(read_only);
-	if (loky_worker_role_changed())
-		proc_exit(0);
-	start_lxid = LokyMyLocalXid();
-	guc_level = 0;
-	MemoryContextSwitchTo(LokyTaskContext);
-}
-
-/* Start the transaction of a task, with its submitter's settings in force. */
-void
-loky_worker_begin(const LokySharedRequest *request)
-{
-	loky_settings_apply(request->env);
-	loky_worker_begin_transaction(request->read_only);
-	guc_level = loky_settings_begin();
-	if (request->read_only)
-		(void) set_config_option("default_transaction_read_only", "on",
-								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
-								 true, ERROR, false);
-	MemoryContextSwitchTo(LokyTaskContext);
-}
-
-/* Put back what only a transaction of its own, or none, can put back. */
-static void
-clean_session(bool committed_inside)
-{
-	running = false;
-
-	/* a cancel meant what has ended; that of a map is looked at again */
-	QueryCancelPending = false;
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)
-	{
-		StartTransactionCommand();
-		Async_UnlistenAll();
-		SetConfigOption("session_authorization", NULL, PGC_SUSET, PGC_S_SESSION);
-		SetConfigOption("role", "none", PGC_SUSET, PGC_S_SESSION);
-		CommitTransactionCommand();
-		loky_settings_put_back();
-	}
-	PortalHashTableDeleteAll();
-	MemoryContextSwitchTo(LokyTaskContext);
-}
-
-/*
- * Commit the task's transaction.  Raises what a deferred trigger raises, and an
- * error if the task itself has opened a transaction that is still open.  With
- * adopt_settings, what it has set stays in force for good.
- */
-void
-loky_worker_commit(bool adopt_settings)
-{
-	bool		committed_inside = LokyMyLocalXid() != start_lxid;
-
-	MemoryContextSwitchTo(LokyTaskContext);
-	if (committed_inside)
-		guc_level = 0;			/* it went with its transaction */
-	final_commit = true;
-	CommitTransactionCommand();
-	guc_level = 0;
-	if (IsTransactionOrTransactionBlock())
-	{
-		final_commit = false;
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("task left a transaction open"),
-				 errhint("Each task runs in a transaction of its own: leave out BEGIN, or end it with COMMIT in the same task.")));
-	}
-	loky_settings_restore_kept();
-	if (adopt_settings)
-		loky_settings_adopt();
-	clean_session(committed_inside);
-}
-
-/*
- * Clean the session after an error.  Where that fails too, the worker ends as
- * soon as it has told of the first error.
- */
-static void
-try_to_clean(bool committed_inside)
-{
-	PG_TRY();
-	{
-		clean_session(committed_inside);
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		MemoryContextSwitchTo(LokyTaskContext);
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		loky_sched_stop_self(LokyMyWorker);
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-}
-
-/*
- * After an error: abort the transaction and return the error, copied into
- * context.
- */
-ErrorData *
-loky_worker_abort(MemoryContext context)
-{
-	ErrorData  *edata;
-	bool		committed_inside = LokyMyLocalXid() != start_lxid;
-
-	HOLD_INTERRUPTS();
-	loky_run_reset_timeout();
-	QueryCancelPending = false;
-	MemoryContextSwitchTo(context);
-	edata = CopyErrorData();
-	FlushErrorState();
-	AbortOutOfAnyTransaction();
-	PortalErrorCleanup();
-	jit_reset_after_error();
-	guc_level = 0;
-	RESUME_INTERRUPTS();
-	try_to_clean(committed_inside);
-	MemoryContextSwitchTo(context);
-	return edata;
 }
 
 /* The sink of notices while a task runs. */
@@ -486,7 +224,7 @@ execute_task(LokySharedTask *task)
 	loky_worker_commit(false);
 
 	/* where a ROLLBACK or PREPARE TRANSACTION was the end, nothing sealed it */
-	seal_task(task);
+	loky_worker_seal(task);
 }
 
 /* Replace whatever the failed task has written, but its notices, by the error. */
@@ -661,7 +399,7 @@ rest(void)
 			return true;
 		}
 		if (loky_worker_role_changed())
-			loky_sched_stop_self(LokyMyWorker);
+			loky_stop_self(LokyMyWorker);
 		timeout = remaining_rest(since);
 		if (timeout == 0 || LokyMyWorker->stop || LokyMyWorker->orphan)
 		{

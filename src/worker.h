@@ -38,7 +38,11 @@ extern bool loky_worker_reload(void);
 /* worker_init.c */
 extern void loky_worker_initialize(const LokyConfig *config);
 
-/* a transaction of a task, of items, or of the initializer */
+/* worker_xact.c: a transaction of a task, of items, or of the initializer */
+extern void loky_worker_handle_cancel(SIGNAL_ARGS);
+extern void loky_worker_handle_exact_cancel(SIGNAL_ARGS);
+extern void loky_worker_register_callbacks(void);
+extern void loky_worker_seal(LokySharedTask *task);
 extern void loky_worker_begin(const LokySharedRequest *request);
 extern void loky_worker_begin_transaction(bool read_only);
 extern void loky_worker_commit(bool adopt_settings);

@@ -88,7 +88,7 @@ break_executor(const ErrorData *cause)
 	if (!LokyMyWorker->kill)
 		loky_settle_break(executor, error.data, error.len);
 	LWLockRelease(&executor->lock);
-	loky_sched_stop_self(LokyMyWorker);
+	loky_stop_self(LokyMyWorker);
 }
 
 /*

@@ -126,7 +126,7 @@ connect_as_role(LokySharedExecutor *executor)
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 		executor->role_is_superuser = actual;
 		LWLockRelease(&executor->lock);
-		loky_sched_stop_self(LokyMyWorker);
+		loky_stop_self(LokyMyWorker);
 		proc_exit(0);
 	}
 	SetConfigOption("session_authorization",

@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * stop.c
+ *	  Telling workers to cancel or to end, and ending what waits for them.
+ *
+ * A request is a field of the worker's slot and a signal or its latch; the worker
+ * does the rest where it can (worker.c, worker_xact.c).  Workers are never ended
+ * by SIGKILL, which would have the server restart.
+ *
+ * Locking
+ * -------
+ * Everything under the lock of the executor's slot.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/stop.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+
+#include "map.h"
+#include "pool.h"
+
+/*
+ * Have the worker cancel what it runs at this moment, and nothing else.  The
+ * executor's lock is held.
+ */
+void
+loky_stop_run(LokySharedWorker *worker)
+{
+	pg_atomic_write_u64(&worker->cancel_run, pg_atomic_read_u64(&worker->run));
+	pg_memory_barrier();
+	if (worker->pid != 0 && !worker->exited)
+		kill(worker->pid, SIGUSR2);
+}
+
+/*
+ * Tell the worker to end: at once where kill_it, else as soon as it has
+ * nothing to do.  The executor's lock is held.
+ */
+void
+loky_stop_worker(LokySharedWorker *worker, bool kill_it)
+{
+	if (worker->exited)
+		return;
+	loky_sched_set_absent(worker, worker->waiting, true);
+	if (kill_it)
+		worker->kill = true;
+	if (worker->pid == 0)
+		return;
+	if (kill_it && (worker->task != NULL || worker->map != NULL))
+		kill(worker->pid, SIGTERM);
+	else
+		loky_wake(worker->procno);
+}
+
+/* This process, a worker, must not go on: it leaves once it has nothing to do. */
+void
+loky_stop_self(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	loky_sched_set_absent(worker, worker->waiting, true);
+	LWLockRelease(&executor->lock);
+}
+
+/*
+ * End everything pending: cancelled, or failed with the encoded error.  The
+ * executor's lock is held; the waiters are woken while it is.
+ */
+void
+loky_stop_pending(LokySharedExecutor *executor, LokyTaskState state,
+				  int sqlstate, const char *error, Size len)
+{
+	LokySharedLane *lane;
+	dlist_mutable_iter iter;
+
+	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
+	dlist_foreach_modify(iter, &executor->lane_list)
+	{
+		lane = dlist_container(LokySharedLane, list_node, iter.cur);
+		if (lane->map != NULL)
+			loky_queue_remove_map(executor, lane->map);
+	}
+	while ((lane = loky_queue_first(executor)) != NULL)
+	{
+		LokySharedTask *task = loky_queue_pop(executor, lane);
+		int			waiter;
+
+		if (error != NULL)
+			loky_store_set(&task->result, LOKY_RECORD_ERROR, error, len);
+		loky_sched_end_task(executor, task, state, sqlstate, &waiter);
+		loky_task_wake_waiters(waiter);
+	}
+}
