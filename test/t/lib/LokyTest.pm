@@ -31,7 +31,7 @@ use Time::HiRes qw(usleep);
 
 our @EXPORT = qw(loky_node loky_fixture poll pid_of at_gate busy_workers
   temp_files launcher_pid
-  log_end log_since check_rest check_log check_idle);
+  log_end log_since check_rest check_log check_idle check_clean);
 
 # Functions that tasks call.  Those named in LOKY-CONTRACT.md are as there; more:
 #   t.gate(k, x)	waits while a session holds the advisory lock k
@@ -198,15 +198,14 @@ sub check_log
 	return;
 }
 
-# The pool comes to rest: no busy worker, nothing pending or running, no worker
-# in a transaction; and it works.
-sub check_idle
+# What holds after every scenario, as the session sees it: the pool comes to rest
+# (no busy worker, nothing pending or running, no worker in a transaction, with a
+# snapshot or a lock), and a plain map in the session's executor is right.
+sub check_clean
 {
-	my ($node, $what) = @_;
-	my $session = LokyTest::Session->new($node);
+	my ($session, $what) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	$what //= 'at the end';
 	ok( poll(
 			$session, q{
 		SELECT (SELECT count(*) FROM loky.workers
@@ -215,14 +214,25 @@ sub check_idle
 			(SELECT count(*) FROM loky.tasks
 				WHERE state IN ('pending', 'running')) || ' ' ||
 			(SELECT count(*) FROM pg_stat_activity
-				WHERE backend_type = 'loky worker' AND xact_start IS NOT NULL)},
-			'0 0 0 0'),
+				WHERE backend_type = 'loky worker' AND
+					(xact_start IS NOT NULL OR backend_xmin IS NOT NULL)) || ' ' ||
+			(SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+				WHERE backend_type = 'loky worker')},
+			'0 0 0 0 0'),
 		"$what: the pool is at rest");
-	is( $session->query(
-			q{SELECT string_agg(r::text, ' ') FROM loky.map('t.id', ARRAY[1,2,3], NULL::int) r}
-		),
-		'1 2 3',
-		"$what: the pool works");
+	is($session->query(q{SELECT * FROM loky.map('t.id', ARRAY[1,2,3])}),
+		"1\n2\n3", "$what: the pool works");
+	return;
+}
+
+# The same as a session sees it that knows nothing of the test.
+sub check_idle
+{
+	my ($node, $what) = @_;
+	my $session = LokyTest::Session->new($node);
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	check_clean($session, $what // 'at the end');
 	$session->quit;
 	return;
 }
@@ -367,6 +377,39 @@ sub fails
 {
 	my ($self, $sql) = @_;
 	return $self->send($sql)->failure;
+}
+
+# Make an executor with so many workers, which rest for ever, the current one;
+# more arguments as SQL has them.
+sub executor
+{
+	my ($self, $size, $more) = @_;
+	$more //= q{timeout => '-1 s'};
+	return $self->query("SELECT loky.get_reusable_executor($size, $more)");
+}
+
+# Wait for all futures of the array; their states and SQLSTATEs, counted.
+sub outcomes
+{
+	my ($self, $futures) = @_;
+
+	$self->query("SELECT count(*) FROM loky.wait('$futures'::bigint[])");
+	return $self->query(
+		qq{SELECT string_agg(concat_ws(' ', n, state, sqlstate), ', ' ORDER BY state, sqlstate)
+		   FROM (SELECT count(*) n, state, sqlstate FROM loky.tasks
+				 WHERE future = ANY ('$futures'::bigint[]) GROUP BY 2, 3) x});
+}
+
+# The items that tasks wrote to t.log since the last call: number, distinct,
+# least, greatest.
+sub logged
+{
+	my ($self) = @_;
+	my $row = $self->query(
+		'SELECT count(*), count(DISTINCT i), min(i), max(i) FROM t.log');
+
+	$self->query('TRUNCATE t.log');
+	return $row;
 }
 
 # Wait until psql has ended, as it does when its connection has.
