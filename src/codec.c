@@ -302,8 +302,10 @@ read_desc(const char **pos, const char *end)
 										ObjectIdGetDatum(att->atttypid)))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("type with OID %u of result column \"%s\" does not exist any more",
-							att->atttypid, NameStr(att->attname))));
+					 errmsg("type with OID %u of column \"%s\" does not exist",
+							att->atttypid, NameStr(att->attname)),
+					 errhint("The type of an argument must be committed when the task is submitted, "
+							 "that of a result must exist when it is read.")));
 	}
 
 	/* the copy has what the server derives from the attributes */
@@ -316,8 +318,8 @@ read_desc(const char **pos, const char *end)
  * Read a row descriptor from data, which needs no alignment.
  *
  * Returns a descriptor palloc'd in the current memory context, of type RECORD
- * and not blessed.  Raises ERRCODE_UNDEFINED_OBJECT if the type of a column
- * was dropped meanwhile, ERRCODE_DATA_CORRUPTED on impossible lengths.
+ * and not blessed.  Raises ERRCODE_UNDEFINED_OBJECT if there is no such type as
+ * that of a column here, ERRCODE_DATA_CORRUPTED on impossible lengths.
  */
 TupleDesc
 loky_codec_decode_desc(const char *data, Size len)
