@@ -16,12 +16,14 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
@@ -349,12 +351,21 @@ loky_flat_map(PG_FUNCTION_ARGS)
 	return map_rows(fcinfo, LOKY_MAP_FLAT);
 }
 
+/* The columns of try_map that tell of an error. */
+static void
+set_error_data(ErrorData *edata, Datum *values, bool *nulls)
+{
+	loky_api_set_text(values, nulls, 3, unpack_sql_state(edata->sqlerrcode));
+	loky_api_set_text(values, nulls, 4, edata->message);
+	loky_api_set_text(values, nulls, 5, edata->detail);
+	loky_api_set_text(values, nulls, 6, edata->hint);
+	loky_api_set_text(values, nulls, 7, edata->context);
+}
+
 /* The columns of a failed item. */
 static void
 set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 {
-	ErrorData  *edata;
-
 	if (outcome->not_run != 0)
 	{
 		bool		late = outcome->not_run == ERRCODE_LOKY_TIMEOUT;
@@ -373,13 +384,50 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 		loky_api_set_text(values, nulls, 4, "there was no memory to keep the error");
 		return;
 	}
-	edata = loky_error_decode(outcome->error + sizeof(uint64),
-							  outcome->error_len - sizeof(uint64));
-	loky_api_set_text(values, nulls, 3, unpack_sql_state(edata->sqlerrcode));
-	loky_api_set_text(values, nulls, 4, edata->message);
-	loky_api_set_text(values, nulls, 5, edata->detail);
-	loky_api_set_text(values, nulls, 6, edata->hint);
-	loky_api_set_text(values, nulls, 7, edata->context);
+	set_error_data(loky_error_decode(outcome->error + sizeof(uint64),
+									 outcome->error_len - sizeof(uint64)),
+				   values, nulls);
+}
+
+/*
+ * The result of an item that succeeded, or the error with which it cannot be made
+ * the type that was asked for.  Returns whether it could.  A subtransaction undoes
+ * what a cast has begun; a cancel of the caller is raised all the same.
+ */
+static bool
+set_result(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
+		   Datum *values, bool *nulls)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	ErrorData  *volatile edata = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		values[1] = item_value(state, funcctx, outcome, &nulls[1]);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		edata = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+
+	if (edata == NULL)
+		return true;
+	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(edata);
+	state->store = NULL;		/* its file went with the subtransaction */
+	nulls[1] = true;
+	set_error_data(edata, values, nulls);
+	return false;
 }
 
 /* The row of try_map for an item, in CurrentMemoryContext. */
@@ -392,12 +440,12 @@ form_try_row(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
 
 	memset(nulls, true, sizeof(nulls));
 	values[0] = Int64GetDatum((int64) outcome->item + 1);
-	values[2] = BoolGetDatum(ok);
-	nulls[0] = nulls[2] = false;
 	if (ok)
-		values[1] = item_value(state, funcctx, outcome, &nulls[1]);
+		ok = set_result(state, funcctx, outcome, values, nulls);
 	else
 		set_error(outcome, values, nulls);
+	values[2] = BoolGetDatum(ok);
+	nulls[0] = nulls[2] = false;
 	if (outcome->timing.worker != 0)
 	{
 		values[8] = Int32GetDatum(outcome->timing.worker);
