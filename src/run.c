@@ -7,8 +7,12 @@
  * a portal at top level, never inside a function, so that VACUUM, CALL with a
  * COMMIT inside and the like work.  Plans are kept from task to task, the ones
  * used least recently are dropped; the plan cache itself notices when a table
- * or function has changed.  Several statements in one text run one after the
- * other in an implicit transaction block, as a query string does.
+ * or function has changed.  What it does not notice is a new function that fits
+ * the call better than the one that was chosen: where one is made, all plans are
+ * made anew, so that it does not matter whether a worker knows the text already.
+ *
+ * Several statements in one text run one after the other in an implicit
+ * transaction block, as a query string does.
  *
  * The parameters have the types of the caller's values.  A value of unknown
  * type, a plain literal, takes the type that the statement wants, as a parameter
@@ -40,6 +44,7 @@
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -61,6 +66,7 @@ struct LokyPlan
 	dlist_node	node;			/* the one used last is the first */
 	MemoryContext context;		/* of all below but the plan source */
 	uint64		hash;
+	uint64		functions;		/* as they were when it was made */
 	char	   *sql;
 	char	   *search_path;	/* that names were looked up in */
 	int			nargs;
@@ -76,6 +82,16 @@ static bool must_only_read = false;
 
 static dlist_head plans = DLIST_STATIC_INIT(plans);
 static int	nplans = 0;
+
+/* grows when a function is made or changed anywhere */
+static uint64 functions = 0;
+
+/* A plan may have to call another function from now on. */
+static void
+count_change(Datum arg, int cacheid, uint32 hashvalue)
+{
+	functions++;
+}
 
 static void
 drop_plan(LokyPlan *plan)
@@ -222,14 +238,21 @@ prepare_statement(LokyPlan *plan, RawStmt *raw)
 LokyPlan *
 loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 {
+	static bool registered = false;
 	LokyPlan   *plan = find_plan(sql, hash, nargs, types);
 	MemoryContext context;
 	MemoryContext oldcontext;
 	List	   *raws;
 
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, count_change, (Datum) 0);
+		registered = true;
+	}
+
 	/* what has changed may give parameters and result other types */
 	if (plan != NULL && plan->source != NULL &&
-		!CachedPlanIsValid(plan->source))
+		(plan->functions != functions || !CachedPlanIsValid(plan->source)))
 	{
 		drop_plan(plan);
 		plan = NULL;
@@ -244,6 +267,7 @@ loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 	plan = palloc0(sizeof(LokyPlan));
 	plan->context = context;
 	plan->hash = hash;
+	plan->functions = functions;
 	plan->sql = pstrdup(sql);
 	plan->search_path = pstrdup(namespace_search_path);
 	plan->nargs = nargs;
