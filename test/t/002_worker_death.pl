@@ -29,35 +29,13 @@ sub open_gate
 	return;
 }
 
-# State and SQLSTATE of the futures in the array, counted.
-sub outcomes
-{
-	my ($futures) = @_;
-
-	$s->query("SELECT count(*) FROM loky.wait('$futures'::bigint[])");
-	return $s->query(
-		qq{SELECT string_agg(concat_ws(' ', n, state, sqlstate), ', ' ORDER BY state, sqlstate)
-		   FROM (SELECT count(*) n, state, sqlstate FROM loky.tasks
-				 WHERE future = ANY ('$futures'::bigint[]) GROUP BY 2, 3) x});
-}
-
-# The items of t.log that tasks wrote: number, distinct, least, greatest.
-sub logged
-{
-	my $row = $s->query(
-		"SELECT count(*), count(DISTINCT i), min(i), max(i) FROM t.log");
-
-	$s->query('TRUNCATE t.log');
-	return $row;
-}
-
 # S37: a task ends its worker, a hundred others do not notice.
 size(2);
 $f = $s->query(q{SELECT loky.submit('t.die')});
 my $all = $s->query(
 	q{SELECT loky.submit_all('t.touch', ARRAY(SELECT generate_series(1, 100)))});
-is(outcomes($all), '100 succeeded', 'S37: all others succeed');
-is(logged(), '100|100|1|100', 'S37: each ran once');
+is($s->outcomes($all), '100 succeeded', 'S37: all others succeed');
+is($s->logged, '100|100|1|100', 'S37: each ran once');
 my $pid = pid_of($s, $f);
 is($s->fails("SELECT loky.result($f)"), 'LK001', 'S37: the one fails');
 like($s->messages, qr/^DETAIL:  .*\b$pid\b.*terminating background worker/m,
@@ -69,6 +47,7 @@ is($s->query("SELECT loky.state($f)"), 'failed', 'S37: and state()');
 is( $s->query(
 		"SELECT restarts > 0 FROM loky.workers LIMIT 1"), 't',
 	'S37: the restart is counted');
+check_clean($s, 'S37');
 
 # S32: the only worker has left; the first task of a new one ends it, and nobody
 # calls anything meanwhile but to look.
@@ -82,6 +61,7 @@ ok( poll(
 $f = $s->query(q{SELECT loky.submit('t.die')});
 ok( poll($s, "SELECT sqlstate FROM loky.tasks WHERE future = $f", 'LK001'),
 	'S32: the death of the first worker is noticed');
+check_clean($s, 'S32');
 
 # S38: all workers end while they run something and much is queued.
 size(4);
@@ -101,8 +81,9 @@ ok( poll(
 	'S38: four tasks fail at once');
 at_gate($s, 1, 4);
 open_gate(1);
-is(outcomes($all), '4 failed LK001, 96 succeeded', 'S38: the others succeed');
-like(logged(), qr/^96\|96\|/, 'S38: each once, and what failed left nothing');
+is($s->outcomes($all), '4 failed LK001, 96 succeeded', 'S38: the others succeed');
+like($s->logged, qr/^96\|96\|/, 'S38: each once, and what failed left nothing');
+check_clean($s, 'S38');
 
 # S39: all idle workers end.
 ok( poll(
@@ -117,7 +98,7 @@ is( $s->query(
 		  loky.map('t.touch', ARRAY[1,2,3,4,5,6,7,8], NULL::int) r}),
 	'1 2 3 4 5 6 7 8',
 	'S39: a map at once after it is right');
-is(logged(), '8|8|1|8', 'S39: and each item ran once');
+is($s->logged, '8|8|1|8', 'S39: and each item ran once');
 is( $s->query(
 		"SELECT count(*) FROM loky.workers WHERE pid = ANY ('$pids')
 		 AND state <> 'stopping'"), 0,
@@ -139,6 +120,7 @@ for my $i (1 .. 30)
 	  || $err =~ /ERROR:  LK001/;
 }
 is("@wrong", '', 'S39: so are thirty more');
+check_clean($s, 'S39');
 
 # A map loses a worker: that item fails, no other.
 $gate->query('SELECT pg_advisory_lock(2)');
@@ -160,7 +142,7 @@ my @failed = $rows =~ /(\d+) f LK001/g;
 is(scalar @failed, 1, 'one item of the map fails with LK001') or diag($rows);
 (my $expected = join ', ', map { "$_ $_ t" } 1 .. 8) =~ s/\b(\d) $failed[0] t/$1 f LK001/;
 is($rows, $expected, 'the others are right');
-is(logged() =~ /^7\|7\|/, 1, 'and ran once each');
+is($s->logged =~ /^7\|7\|/, 1, 'and ran once each');
 
 $gate->query('SELECT pg_advisory_lock(2)');
 $caller->send(
@@ -173,7 +155,7 @@ is($caller->failure, 'LK001', 'map() raises the error of an item whose worker en
 like($caller->messages, qr/loky task, item 1\b/, 'that of the first such item');
 is(busy_workers($s), 0, 'and nothing of the map runs on');
 open_gate(2);
-logged();
+$s->logged;
 
 # S40: a cancelled task in the queue of a worker that dies.
 size(1);
@@ -186,9 +168,10 @@ at_gate($s, 3, 1);
 is($s->query("SELECT loky.cancel(('$all'::bigint[])[7])"),
 	't', 'S40: the seventh is cancelled');
 open_gate(3);
-is(outcomes($all), '1 cancelled, 11 succeeded', 'S40: the others succeed');
-is(outcomes("{$f}"), '1 failed LK001', 'S40: the first one fails');
-is(logged(), '11|11|1|12', 'S40: each ran once');
+is($s->outcomes($all), '1 cancelled, 11 succeeded', 'S40: the others succeed');
+is($s->outcomes("{$f}"), '1 failed LK001', 'S40: the first one fails');
+is($s->logged, '11|11|1|12', 'S40: each ran once');
+check_clean($s, 'S40');
 
 # S41: shutdown(kill_workers) with a cancelled task in the queue.
 $executor = size(1);
@@ -202,14 +185,15 @@ $s->query("SELECT loky.cancel(('$all'::bigint[])[7])");
 $s->query('SELECT loky.shutdown(kill_workers => true)');
 is( $s->query("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid"),
 	0, 'S41: the worker is gone when shutdown returns');
-is(outcomes("{$f}"), '1 failed LK003', 'S41: the running task fails with LK003');
-is(outcomes($all), '12 cancelled', 'S41: the pending ones are cancelled');
+is($s->outcomes("{$f}"), '1 failed LK003', 'S41: the running task fails with LK003');
+is($s->outcomes($all), '12 cancelled', 'S41: the pending ones are cancelled');
 is( $s->query(
 		"SELECT count(*) FROM loky.executors WHERE executor_id = $executor
 		 AND state <> 'closed'"), 0,
 	'S41: the executor is gone');
-is(logged(), '0|0||', 'S41: nothing was committed');
+is($s->logged, '0|0||', 'S41: nothing was committed');
 open_gate(4);
+check_clean($s, 'S41');
 
 # S42: tasks that terminate each other's workers.
 for my $n (1, 2, 5, 8)
@@ -224,9 +208,9 @@ for my $n (1, 2, 5, 8)
 		   ARRAY(SELECT generate_series(1, $n)))});
 	at_gate($s, 5, $n);
 	open_gate(5);
-	like(outcomes($all), qr/^(\d+ failed LK001)?(, )?(\d+ succeeded)?$/,
+	like($s->outcomes($all), qr/^(\d+ failed LK001)?(, )?(\d+ succeeded)?$/,
 		"S42: $n tasks settle");
-	check_idle($node, "S42: after $n");
+	check_clean($s, "S42: $n tasks");
 }
 
 # S50: the commit is the last moment at which a task can fail.
@@ -245,11 +229,12 @@ $s->query(
 	  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION t.late()});
 $all = $s->query(
 	q{SELECT loky.submit_all('INSERT INTO t.late VALUES ($1)', ARRAY[0, 1, 2])});
-is( outcomes($all),
+is( $s->outcomes($all),
 	'1 failed LK001, 1 failed XY002, 1 succeeded',
 	'S50: an error, and an end, in a deferred trigger');
 is($s->query('SELECT string_agg(i::text, \' \') FROM t.late'),
 	'0', 'S50: only what succeeded is there');
+check_clean($s, 'S50');
 
 # S57: FATAL in a task is an ERROR for whoever waits; and the SQLSTATE alone
 # does not make a death.
@@ -266,6 +251,7 @@ is( $s->fails(
 	'S57: an error that looks like a termination');
 is($s->query(q{SELECT loky.result(loky.submit('t.wpid', 1))}),
 	$pid, 'S57: leaves the worker alive');
+check_clean($s, 'S57');
 
 # S44: pg_cancel_backend means nothing to an idle worker...
 ok( poll($s, "SELECT state FROM loky.workers WHERE pid = $pid", 'idle'),
@@ -291,6 +277,7 @@ for my $n (1, 1, 20, 200)
 		$pid, 'S44: and the worker goes on with the next one');
 }
 open_gate(6);
+check_clean($s, 'S44');
 
 # S24: a resize, and a busy worker dies.
 size(2);
@@ -309,8 +296,9 @@ ok( poll(
 	'S24: one worker dies after a resize');
 size(4);
 open_gate(7);
-is(outcomes($all), '1 failed LK001, 3 succeeded', 'S24: one task fails');
-like(logged(), qr/^3\|3\|/, 'S24: the others ran once each');
+is($s->outcomes($all), '1 failed LK001, 3 succeeded', 'S24: one task fails');
+like($s->logged, qr/^3\|3\|/, 'S24: the others ran once each');
+check_clean($s, 'S24');
 
 # S49: never more workers than the executor's size.
 size(3);
@@ -324,7 +312,8 @@ is( $s->query(
 		  WHERE executor_id = current_setting('loky.executor')::int}),
 	'3|42|3', 'S49: three run and the rest wait');
 open_gate(8);
-is(outcomes($all), '45 succeeded', 'S49: all succeed');
+is($s->outcomes($all), '45 succeeded', 'S49: all succeed');
+check_clean($s, 'S49');
 
 $_->quit for $s, $gate, $caller;
 check_rest($node);

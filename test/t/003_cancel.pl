@@ -284,6 +284,7 @@ is( $s->query(
 	'S45: and leaves nothing, all else runs once');
 is($s->query('SELECT count(*) > 100 FROM t.cancelled WHERE told'),
 	't', 'S45: there was something to cancel');
+check_clean($s, 'S45');
 
 # The same from two sessions, on tasks that are just beginning or ending.
 my $other = LokyTest::Session->new($node);

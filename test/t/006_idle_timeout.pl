@@ -43,6 +43,7 @@ isnt($s->query(q{SELECT loky.result(loky.submit('t.wpid', 1), NULL::int)}),
 is(executor(2, '300 ms'), $id, 'S28: of the same executor');
 is($s->query("SELECT timeout FROM loky.executors WHERE $mine"),
 	'00:00:00.3', 'S28: which shows its timeout');
+check_clean($s, 'S28');
 
 # S29: a task longer than the timeout is not ended by it.
 executor(1, '20 ms');
@@ -60,6 +61,7 @@ is($s->query("SELECT count(*) FROM loky.workers WHERE pid = $pid AND state = 'bu
 	1, 'S29: a busy one stays');
 $gate->query('SELECT pg_advisory_unlock(1)');
 is($s->query("SELECT loky.result($f)"), 29, 'S29: its task succeeds');
+check_clean($s, 'S29');
 
 # S31: of two workers the idle one leaves.
 executor(2, '200 ms');
@@ -75,6 +77,7 @@ ok( poll($s, "SELECT string_agg(pid::text, ' ') FROM loky.workers WHERE $mine", 
 	'S31: exactly the busy one is left');
 $gate->query('SELECT pg_advisory_unlock(1)');
 is($s->query("SELECT loky.result($f)"), 31, 'S31: its task succeeds');
+check_clean($s, 'S31');
 
 # A negative timeout: never.  Others with a positive one leave meanwhile.
 executor(2, '-1 s');
@@ -138,6 +141,7 @@ for my $i (1 .. 20)
 	usleep(8_000 + $i * 200);
 }
 is($wrong, 0, 'S30: nor a burst of eight');
+check_clean($s, 'S30');
 
 # S21: workers leave while the executor is resized.
 my @sums;
@@ -149,6 +153,7 @@ for my $n (2, 8, 2)
 	poll($s, "SELECT count(*) FROM loky.workers WHERE $mine", 0);
 }
 is("@sums", '10 10 10', 'S21: results are right after each resize');
+check_clean($s, 'S21');
 
 # S34: shutdown of what is about to leave anyway.
 $wrong = 0;
@@ -161,6 +166,7 @@ for my $i (1 .. 20)
 	$wrong++ if $s->query("SELECT loky.result($f)") ne $i;
 }
 is($wrong, 0, 'S34: all results are there after shutdown');
+check_clean($s, 'S34');
 
 $_->quit for $s, $gate, $other;
 check_rest($node);
