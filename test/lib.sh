@@ -443,7 +443,9 @@ build_and_install()
 {
 	local make=(make -s -j "$JOBS" PG_CONFIG="$pgc" "$@")
 
-	step 600 log/build.log "${make[@]}" clean all ||
+	# One after the other: make would do both at the same time.
+	step 60 log/build.log "${make[@]}" clean &&
+		step 600 log/build.log "${make[@]}" all ||
 		{ cat log/build.log >&2; fail "the build failed"; }
 	# Warnings, where they are no errors.
 	[ ! -s log/build.log ] || cat log/build.log
