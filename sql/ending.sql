@@ -43,6 +43,18 @@ SELECT loky.result(loky.submit('CALL t.commits()'));
 \c -
 SELECT loky.get_reusable_executor(1, timeout => '61 s') = :e AS same;
 SELECT coalesce(r, '') = '' AS unknown FROM loky.result(loky.submit($$SELECT current_setting('my.tenant', true)$$)) r;
+-- What a task leaves in its worker is hidden while others have the like, and is there again afterwards.
+SELECT loky.result(loky.submit($$SET my.tenant = 'left'$$));
+SET my.tenant = 'B';
+SELECT loky.result(loky.submit($$SELECT current_setting('my.tenant')$$));
+SELECT loky.result(loky.submit($$SET my.tenant = 'left again'$$));
+SELECT loky.result(loky.submit($$SELECT current_setting('my.tenant')$$));
+RESET my.tenant;
+\c -
+SELECT loky.get_reusable_executor(1, timeout => '61 s') = :e AS same;
+SELECT loky.result(loky.submit($$SELECT current_setting('my.tenant')$$));
+-- Nor does it go along with what another task submits there.
+SELECT loky.result(loky.submit($$SELECT loky.result(loky.submit('SELECT coalesce(current_setting(''my.tenant'', true), '''') = ''left again'''))$$));
 -- A value for a library that only the worker has loaded is set with the session's rights, not the server's.
 SELECT loky.result(loky.submit($$DO 'BEGIN END'$$));
 SELECT current_user AS owner \gset

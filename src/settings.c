@@ -71,6 +71,42 @@ static uint64 applied_count = 0;
 /* worker: the executor's own settings, which win */
 static const LokyConfig *installed = NULL;
 
+/* A custom setting that no library has defined, as a task left it. */
+typedef struct KeptSetting
+{
+	char	   *name;
+	char	   *value;
+} KeptSetting;
+
+/* worker: what custom settings of its own the environment in force hides */
+static List *hidden = NIL;
+
+/* worker: what the task that is about to commit has left */
+static List *kept = NIL;
+
+/* Is name among the settings of the environment? */
+static bool
+env_has(const char *data, Size len, const char *name)
+{
+	const char *place = data;
+
+	while (place < data + len)
+	{
+		if (strcmp(place, name) == 0)
+			return true;
+		place += strlen(place) + 1;
+		place += strlen(place) + 1;
+	}
+	return false;
+}
+
+/* Is the setting in the environment that is in force here, in a worker? */
+static bool
+is_applied(const char *name)
+{
+	return applied.data != NULL && env_has(applied.data, applied.len, name);
+}
+
 static bool
 may_be_taken(const struct config_generic *setting)
 {
@@ -96,12 +132,18 @@ loky_settings_may_install(const char *name)
 	return true;
 }
 
-/* Does the setting go along with what is submitted now? */
+/*
+ * Does the setting go along with what is submitted now?  A custom setting that an
+ * earlier task has left in this worker is no setting of the present one.
+ */
 static bool
 goes_along(const struct config_generic *setting)
 {
 	if (setting->source >= PGC_S_CLIENT)
-		return may_be_taken(setting);
+		return may_be_taken(setting) &&
+			(installed == NULL || setting->stack != NULL ||
+			 (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
+			 is_applied(setting->name));
 	return setting->name[0] == 's' && strcmp(setting->name, "search_path") == 0;
 }
 
@@ -324,20 +366,56 @@ loky_settings_install(const LokyConfig *config)
 	installed = config;
 }
 
-/* Is name among the settings of the environment? */
-static bool
-env_has(const char *data, Size len, const char *name)
+/* The value of a custom setting that no library has defined; NULL: no such. */
+static const char *
+custom_value(const char *name)
 {
-	const char *place = data;
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
 
-	while (place < data + len)
+	for (int i = 0; i < n; i++)
 	{
-		if (strcmp(place, name) == 0)
-			return true;
-		place += strlen(place) + 1;
-		place += strlen(place) + 1;
+		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
+			strcmp(all[i]->name, name) == 0)
+			return all[i]->source == PGC_S_SESSION ?
+				*((struct config_string *) all[i])->variable : NULL;
 	}
-	return false;
+	return NULL;
+}
+
+/* Remember that the worker itself has this value for a custom setting. */
+static void
+hide(const char *name, const char *value)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	KeptSetting *setting = palloc(sizeof(KeptSetting));
+
+	setting->name = pstrdup(name);
+	setting->value = pstrdup(value);
+	hidden = lappend(hidden, setting);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/* The worker's own value of the custom setting, not hidden any more; or NULL. */
+static char *
+unhide(const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, hidden)
+	{
+		KeptSetting *setting = lfirst(lc);
+		char	   *value;
+
+		if (strcmp(setting->name, name) != 0)
+			continue;
+		value = setting->value;
+		hidden = foreach_delete_current(hidden, lc);
+		pfree(setting->name);
+		pfree(setting);
+		return value;
+	}
+	return NULL;
 }
 
 /*
@@ -356,11 +434,34 @@ apply_all(const char *data, Size len)
 		const char *value = rights + 1;
 
 		place = value + strlen(value) + 1;
-		if (!is_installed(name))
-			(void) set_config_option(name, value,
-									 *rights == 's' ? PGC_SUSET : PGC_USERSET,
-									 PGC_S_SESSION, GUC_ACTION_SET, true,
-									 WARNING, false);
+		if (is_installed(name))
+			continue;
+		if (strchr(name, '.') != NULL && !is_applied(name) &&
+			custom_value(name) != NULL)
+			hide(name, custom_value(name));
+		(void) set_config_option(name, value,
+								 *rights == 's' ? PGC_SUSET : PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SET, true,
+								 WARNING, false);
+	}
+}
+
+/* Put back what is in force now and not among the settings of env. */
+static void
+undo_all(const LokySharedEnv *env)
+{
+	const char *place = applied.data;
+
+	while (place < applied.data + applied.len)
+	{
+		const char *name = place;
+
+		place += strlen(place) + 1;
+		place += strlen(place) + 1;
+		if (env_has(env->data, env->len, name) || is_installed(name))
+			continue;
+		(void) set_config_option(name, unhide(name), PGC_SUSET, PGC_S_SESSION,
+								 GUC_ACTION_SET, true, WARNING, false);
 	}
 }
 
@@ -372,7 +473,6 @@ void
 loky_settings_apply(dsa_pointer dp)
 {
 	const LokySharedEnv *env = loky_area_address(dp);
-	const char *place;
 
 	if (applied_known && applied.len == env->len &&
 		memcmp(applied.data, env->data, env->len) == 0)
@@ -388,19 +488,11 @@ loky_settings_apply(dsa_pointer dp)
 	applied_known = false;
 	applied_count++;
 	StartTransactionCommand();
-	place = applied.data;
-	while (place < applied.data + applied.len)
-	{
-		if (!env_has(env->data, env->len, place) && !is_installed(place))
-			(void) set_config_option(place, NULL, PGC_SUSET, PGC_S_SESSION,
-									 GUC_ACTION_SET, true, WARNING, false);
-		place += strlen(place) + 1;
-		place += strlen(place) + 1;
-	}
+	undo_all(env);
+	apply_all(env->data, env->len);
+	CommitTransactionCommand();
 	resetStringInfo(&applied);
 	appendBinaryStringInfo(&applied, env->data, env->len);
-	apply_all(applied.data, applied.len);
-	CommitTransactionCommand();
 	applied_known = true;
 }
 
@@ -410,16 +502,6 @@ loky_settings_applied(void)
 {
 	return applied_count;
 }
-
-/* What a custom setting was left at by the task, to be set again. */
-typedef struct KeptSetting
-{
-	const char *name;
-	char	   *value;
-} KeptSetting;
-
-/* what the task that is about to commit has left */
-static List *kept = NIL;
 
 /* A task begins, in its transaction.  Returns the nest level to end. */
 int
@@ -510,7 +592,7 @@ loky_settings_note_kept(void)
 		if (value == NULL)
 			continue;
 		setting = palloc(sizeof(KeptSetting));
-		setting->name = placeholders[i].setting->name;
+		setting->name = pstrdup(placeholders[i].setting->name);
 		setting->value = pstrdup(value);
 		kept = lappend(kept, setting);
 	}
@@ -526,7 +608,10 @@ loky_settings_end(int nest_level)
 	AtEOXact_GUC(false, nest_level);
 }
 
-/* Set the custom settings again that were noted; outside of any transaction. */
+/*
+ * Set the custom settings again that were noted; outside of any transaction.  One
+ * that the submitter has too comes to light only when its settings are put back.
+ */
 void
 loky_settings_restore_kept(void)
 {
@@ -536,9 +621,18 @@ loky_settings_restore_kept(void)
 	{
 		KeptSetting *setting = lfirst(lc);
 
-		(void) set_config_option(setting->name, setting->value, PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SET, true, WARNING,
-								 false);
+		if (is_applied(setting->name))
+		{
+			char	   *old = unhide(setting->name);
+
+			if (old != NULL)
+				pfree(old);
+			hide(setting->name, setting->value);
+		}
+		else
+			(void) set_config_option(setting->name, setting->value,
+									 PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SET, true, WARNING, false);
 	}
 	kept = NIL;
 }

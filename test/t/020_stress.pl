@@ -1,7 +1,7 @@
 
 # Everything at once, for a bounded number of steps: sessions that submit, map,
-# wait, cancel, forget, resize, kill and terminate workers, with a fixed seed.
-# Whatever happens on the way, at the end every future is in one final state, what
+# wait, cancel, resize, configure, kill, shut down and terminate workers, with a
+# fixed seed.  LOKY_STRESS_SEED and LOKY_STRESS_STEPS give other ones.  Whatever happens on the way, at the end every future is in one final state, what
 # succeeded has run exactly once and nothing else has, and nothing is left over.
 
 use strict;
@@ -12,6 +12,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+my $seed = $ENV{LOKY_STRESS_SEED} // 4711;
+my $steps = $ENV{LOKY_STRESS_STEPS} // 200;
+note("seed $seed, $steps steps in each session");
+
 my $node = loky_node(
 	conf => "loky.shared_memory = '8MB'\nloky.max_tasks = 65536\n"
 	  . "loky.max_total_workers = 6\nmax_worker_processes = 12\n");
@@ -20,8 +24,9 @@ my $s = LokyTest::Session->new($node);
 
 # Each step is a function that expects the errors which the others may cause:
 # 57014 a cancel, 57P01 a termination, 42704 a future that was forgotten, LK001
-# a dead worker, LK003 a worker ended on purpose, LK004 a timeout, LK007 a
-# cancelled task, 53200 no memory for a map.  Any other one ends pgbench.
+# a dead worker, LK002 a broken executor, LK003 a worker ended on purpose, LK004 a
+# timeout, LK007 a cancelled task, 53200 no memory for a map.  Any other one ends
+# pgbench.
 $s->query(
 	q{CREATE SEQUENCE t.item;
 	  CREATE TABLE t.submitted (f bigint, i int);
@@ -32,8 +37,8 @@ $s->query(
 		EXECUTE command;
 		INSERT INTO t.steps VALUES (step, 'done');
 	  EXCEPTION WHEN OTHERS OR query_canceled THEN
-		IF SQLSTATE NOT IN ('57014', '42704', 'LK001', 'LK003', 'LK004', 'LK007',
-			'53200') THEN
+		IF SQLSTATE NOT IN ('57014', '42704', 'LK001', 'LK002', 'LK003', 'LK004',
+			'LK007', '53200') THEN
 			RAISE EXCEPTION 'step %: % %', step, SQLSTATE, SQLERRM;
 		END IF;
 		INSERT INTO t.steps VALUES (step, SQLSTATE);
@@ -43,6 +48,17 @@ $s->query(
 		INSERT INTO t.log (i) VALUES (x);
 		PERFORM pg_sleep((x % 4) / 1000.0);
 		RETURN x;
+	  END$$;
+	  CREATE FUNCTION t.flaky(x int) RETURNS void LANGUAGE plpgsql AS $$
+	  BEGIN
+		PERFORM set_config('my.init', x::text, false);
+		IF random() < 0.3 THEN
+			RAISE 'not this time';
+		END IF;
+	  END$$;
+	  CREATE FUNCTION t.halve(x numeric) RETURNS numeric LANGUAGE plpgsql AS $$
+	  BEGIN
+		RETURN x / 2;
 	  END$$;
 	  CREATE FUNCTION t.some_future() RETURNS bigint LANGUAGE sql AS $$
 		SELECT f FROM t.submitted ORDER BY f DESC
@@ -98,6 +114,22 @@ SELECT loky.get_reusable_executor(:n);
 \set n random(1, 3)
 SELECT loky.get_reusable_executor(2, timeout => :n * interval '5 ms');
 },
+	'configured@3' => q{
+\set n random(1, 2)
+SELECT loky.get_reusable_executor(2, env => jsonb_build_object('LOKY_STRESS', :n),
+	initializer => 'SELECT set_config(''my.init'', loky.getenv(''LOKY_STRESS'') || $1::text, false)', initargs => ROW(:n),
+	settings => '{"work_mem": "5MB"}', job_reducers => '{"numeric": "t.halve"}', result_reducers => '{"numeric": "t.halve"}');
+SELECT t.try('configured', 'SELECT 1 / (count(*) = 20)::int FROM loky.map(''SELECT current_setting(''''my.init'''') || current_setting(''''work_mem'''')'', ARRAY(SELECT generate_series(1, 20))) r WHERE r = ''' || :n || :n || '5MB''');
+SELECT t.try('reduced', 'SELECT 1 / (sum(r) = 4)::int FROM loky.map(''SELECT $1'', ARRAY[1.0, 5.0, 10.0], NULL::numeric) r');
+},
+	'broken@2' => q{
+\set n random(1, 3)
+SELECT loky.get_reusable_executor(2, initializer => 't.flaky', initargs => ROW(:n));
+SELECT t.try('broken', 'SELECT count(*) FROM loky.map(''SELECT current_setting(''''my.init'''')'', ARRAY(SELECT generate_series(1, 20))) r');
+},
+	'inner@3' => q{
+SELECT t.try('inner', 'SELECT 1 / (r = 6)::int FROM loky.result(loky.submit($q$SELECT sum(r) FROM unnest(loky.submit_all($$SELECT $1 FROM pg_sleep(0.002)$$, ARRAY[1,2,3])) f, LATERAL loky.result(f, NULL::int) r$q$), NULL::int, timeout => ''2 s'') r');
+},
 	'kill@1' => q{
 SELECT loky.get_reusable_executor(3, kill_workers => true);
 },
@@ -128,10 +160,11 @@ for my $name (sort keys %scripts)
 }
 command_ok(
 	[
-		'timeout', '120', 'pgbench', '-n', '-c', '8', '-j', '2', '-t', '200',
-		'--random-seed', '4711', '-d', $node->connstr('postgres'), @files
+		'timeout', 120 + $steps, 'pgbench', '-n', '-c', '8', '-j', '2',
+		'-t', $steps, '--random-seed', $seed,
+		'-d', $node->connstr('postgres'), @files
 	],
-	'1600 transactions of eight sessions');
+	"$steps transactions in each of eight sessions");
 note($s->query(
 		'SELECT step, outcome, count(*) FROM t.steps GROUP BY 1, 2 ORDER BY 1, 2'));
 
@@ -152,7 +185,7 @@ is( $s->query(
 	'each in one state that fits');
 is( $s->query(
 		q{SELECT string_agg(DISTINCT sqlstate, ' ' ORDER BY sqlstate) FROM loky.tasks
-		  WHERE sqlstate NOT IN ('57014', 'LK001', 'LK003')}),
+		  WHERE sqlstate NOT IN ('57014', 'LK001', 'LK002', 'LK003', 'LK007')}),
 	'',
 	'none failed but for what was done to it');
 is( $s->query(
