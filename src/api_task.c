@@ -425,30 +425,10 @@ loky_state(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(loky_api_state_name(look_at_state(get_future(fcinfo)))));
 }
 
-/*
- * Cancel a running task, if its commit has not begun.  The executor's lock is
- * held.
- */
-static bool
-cancel_running(LokySharedTask *task)
-{
-	uint32		none = LOKY_VERDICT_NONE;
-
-	if (!pg_atomic_compare_exchange_u32(&task->verdict, &none,
-										LOKY_VERDICT_CANCEL))
-		return none == LOKY_VERDICT_CANCEL;
-	loky_stop_run(&loky->workers[task->worker_slot]);
-	return true;
-}
-
 /* cancel(future, running) */
 Datum
 loky_cancel(PG_FUNCTION_ARGS)
 {
-	LokySharedTask *task;
-	LokySharedExecutor *executor;
-	int			waiter = LOKY_NO_WAITER;
-	bool		result = false;
 	int64		id;
 
 	loky_attach();
@@ -456,28 +436,8 @@ loky_cancel(PG_FUNCTION_ARGS)
 	id = get_future(fcinfo);
 	if (PG_ARGISNULL(1))
 		loky_api_refuse_null("running");
-	task = loky_client_find(id, true);
-	executor = loky_task_executor(task);
-	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
-	{
-		case LOKY_TASK_PENDING:
-			loky_queue_remove(executor, task);
-			loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0,
-								&waiter);
-			result = true;
-			break;
-		case LOKY_TASK_RUNNING:
-			result = PG_GETARG_BOOL(1) && cancel_running(task);
-			break;
-		case LOKY_TASK_CANCELLED:
-			result = true;
-			break;
-		default:
-			break;
-	}
-	LWLockRelease(&executor->lock);
-	loky_task_wake_waiters(waiter);
-	PG_RETURN_BOOL(result);
+	PG_RETURN_BOOL(loky_cancel_task(loky_client_find(id, true),
+									PG_GETARG_BOOL(1)));
 }
 
 /* forget(future): true where it was finished and is gone now. */

@@ -230,4 +230,7 @@ extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
 extern void loky_settle_encode_broken(StringInfo buf, const char *detail,
 									  const char *context);
 
+/* cancel.c */
+extern bool loky_cancel_task(LokySharedTask *task, bool running);
+
 #endif							/* LOKY_POOL_H */
