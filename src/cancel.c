@@ -1,7 +1,28 @@
 /*-------------------------------------------------------------------------
  *
  * cancel.c
- *	  Cancelling a task, by its future.
+ *	  Cancelling a task, and with it those that it has submitted.
+ *
+ * What a worker runs may submit tasks.  They are tasks as any other, except that
+ * they do not outlive a run that is undone: when it ends as cancelled, or its
+ * worker ends while it runs, or the map that it belongs to is cancelled, then
+ * those of them that are not done are cancelled, and their workers do the same
+ * for what these have submitted.  A run that succeeds, or fails by an error of
+ * its own, leaves them alone.
+ *
+ * A run is here one attempt at a task, or one transaction of a map's items.
+ * With its first submit it draws a number, the tag, which its tasks carry as
+ * their parent; so a run without any costs nothing when it is cancelled, and
+ * those of the worker's earlier runs are never meant.
+ *
+ * The run's own worker looks for them, once nothing can be submitted any more;
+ * for a worker that ends, whoever settles it.  Either does so before the end of
+ * the run can be seen, so nobody sees one of them begin after it.
+ *
+ * Locking
+ * -------
+ * The tasks may be those of any executor: each is looked at without a lock, and
+ * again under its executor's one.  No lock is held between two of them.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -11,6 +32,8 @@
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
+
+#include "port/pg_bitutils.h"
 
 #include "pool.h"
 
@@ -69,4 +92,46 @@ loky_cancel_task(LokySharedTask *task, bool running)
 	if (closing)
 		loky_wake_launcher();
 	return result;
+}
+
+/* Cancel what is in this slot if it was submitted by the run with this tag. */
+static void
+cancel_child(LokySharedTask *task, uint64 tag)
+{
+	uint64		id = pg_atomic_read_u64(&task->id);
+
+	if (id == 0 || task->parent != tag ||
+		LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
+		return;
+	task = loky_task_lookup(id);
+	if (task == NULL)
+		return;
+
+	/* what is being killed anyway fails for that, and takes its own with it */
+	if (task->parent != tag ||
+		(pg_atomic_read_u32(&task->state) == LOKY_TASK_RUNNING &&
+		 loky->workers[task->worker_slot].kill))
+		LWLockRelease(&loky_task_executor(task)->lock);
+	else
+		(void) loky_cancel_task(task, true);
+}
+
+/*
+ * Cancel all that the worker's present run has submitted and that is not done.
+ * Called by the worker itself, or when it is gone; no lock is held.
+ */
+void
+loky_cancel_children(LokySharedWorker *worker)
+{
+	if (worker->tag == 0)
+		return;
+	for (int i = 0; i < loky->max_tasks / 64; i++)
+	{
+		uint64		bits = pg_atomic_read_u64(&loky->task_map[i]);
+
+		for (; bits != 0; bits &= bits - 1)
+			cancel_child(&loky->tasks[i * 64 + pg_rightmost_one_pos64(bits)],
+						 worker->tag);
+	}
+	worker->tag = 0;
 }

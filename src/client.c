@@ -125,6 +125,20 @@ write_error(LokySharedTask *task, const ErrorData *error)
 }
 
 /*
+ * The tag of what runs here, by which those of its tasks are found that are to
+ * go with it; 0 in a session.
+ */
+static uint64
+present_tag(void)
+{
+	if (LokyMyWorker == NULL)
+		return 0;
+	if (LokyMyWorker->tag == 0)
+		LokyMyWorker->tag = pg_atomic_fetch_add_u64(&loky->next_tag, 1);
+	return LokyMyWorker->tag;
+}
+
+/*
  * Claim a task and write its request.  It is linked into claimed, and given
  * back should anything fail before it is queued.
  */
@@ -148,6 +162,7 @@ loky_client_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 	task->submitter = MyProcPid;
 	task->priority = 0;
 	task->session = loky_session_id();
+	task->parent = present_tag();
 
 	request.sql = submission->callable->sql;
 	request.hash = submission->callable->hash;

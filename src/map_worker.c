@@ -502,6 +502,7 @@ try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
 		else if (pg_atomic_read_u32(&job->map->cancelled) != 0)
 		{
 			/* nobody reads it any more: the error is the cancellation */
+			loky_cancel_children(LokyMyWorker);
 			drop_outcomes(job->map, part);
 			part->range.lo = part->range.hi;
 			part->running = false;

@@ -133,6 +133,7 @@ typedef struct LokySharedControl
 	pg_atomic_uint64 next_session;
 	pg_atomic_uint64 next_task_id;
 	pg_atomic_uint64 task_id_limit; /* ids below it are reserved on disk */
+	pg_atomic_uint64 next_tag;	/* of a run that submits, see cancel.c */
 	pg_atomic_uint32 ntasks;	/* claimed tasks */
 
 	/* The launcher's; written by it under the directory's lock. */
@@ -230,7 +231,11 @@ extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
 extern void loky_settle_encode_broken(StringInfo buf, const char *detail,
 									  const char *context);
 
+/* ... is not held */
+extern bool loky_settle_fails_run(LokySharedWorker *worker);
+
 /* cancel.c */
 extern bool loky_cancel_task(LokySharedTask *task, bool running);
+extern void loky_cancel_children(LokySharedWorker *worker);
 
 #endif							/* LOKY_POOL_H */

@@ -595,8 +595,8 @@ loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth)
 
 /*
  * The worker's process has ended, or is about to: bring all that it had into
- * order (settle.c).  Called by the worker itself as it exits, else by the
- * launcher.
+ * order (settle.c), and cancel what that had submitted (cancel.c).  Called by the
+ * worker itself as it exits, else by the launcher.
  */
 void
 loky_sched_settle(LokySharedWorker *worker)
@@ -605,6 +605,8 @@ loky_sched_settle(LokySharedWorker *worker)
 	WakeList	list = {0};
 	int			waiter = LOKY_NO_WAITER;
 
+	if (worker->tag != 0 && loky_settle_fails_run(worker))
+		loky_cancel_children(worker);
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (worker->exited)
 	{

@@ -12,7 +12,8 @@
  *
  * Locking
  * -------
- * Everything here needs the lock of the worker's executor.
+ * Everything here needs the lock of the worker's executor, but for
+ * loky_settle_fails_run.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -215,6 +216,25 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 		executor->restarts++;
 	}
 	return waiter;
+}
+
+/*
+ * Will what the worker, which is gone, has begun be settled as failed or
+ * cancelled?  No lock is needed, since only the worker writes what tells it.
+ */
+bool
+loky_settle_fails_run(LokySharedWorker *worker)
+{
+	LokySharedPart *part;
+
+	if (worker->exited)
+		return false;
+	if (worker->task != NULL)
+		return worker->phase == LOKY_PHASE_BEGUN ||
+			worker->phase == LOKY_PHASE_WROTE;
+	part = worker->map != NULL ? loky_map_part(worker->map, worker->index) :
+		NULL;
+	return part != NULL && part->running && !part->committed;
 }
 
 /*

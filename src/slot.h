@@ -81,6 +81,12 @@ typedef struct LokySharedWorker
 	LokyWorkerPhase phase;
 
 	/*
+	 * Parent of the tasks that the present task, or transaction of items, has
+	 * submitted; 0: none.  The worker's own, read by others when it is gone.
+	 */
+	uint64		tag;
+
+	/*
 	 * run grows with each task or map that the worker begins and is odd while
 	 * it runs one.  A canceller copies it to cancel_run, under the executor's
 	 * lock, and signals: a late signal finds another number and does nothing.

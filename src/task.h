@@ -95,6 +95,7 @@ struct LokySharedTask
 	int			submitter;		/* pid */
 	int			priority;
 	uint64		session;
+	uint64		parent;			/* tag of the run that submitted it; 0: none */
 	TimestampTz submitted;
 
 	/* Written under the executor's lock; read by anyone. */

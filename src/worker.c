@@ -301,6 +301,8 @@ run_task(void)
 	loky_messages_set_sink(NULL);
 	debug_query_string = NULL;
 	HOLD_INTERRUPTS();
+	if (state == LOKY_TASK_CANCELLED)
+		loky_cancel_children(LokyMyWorker);
 	loky_sched_finish(LokyMyWorker, state, sqlstate);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();

@@ -191,6 +191,7 @@ loky_worker_begin_transaction(bool read_only)
 void
 loky_worker_begin(const LokySharedRequest *request)
 {
+	LokyMyWorker->tag = 0;
 	loky_settings_apply(request->env);
 	loky_worker_begin_transaction(request->read_only);
 	guc_level = loky_settings_begin();
