@@ -96,7 +96,7 @@ refuse_unsupported(FunctionCallInfo fcinfo, int base)
 static void
 reduce(LokyMapCall *call)
 {
-	LokyReducers *reducers = loky_client_reducers(call->executor);
+	LokyReducers *reducers = loky_client_take_reducers(call->executor);
 	LokyValues *args = &call->args;
 	ErrorData  *error;
 
@@ -108,6 +108,7 @@ reduce(LokyMapCall *call)
 	if (error != NULL)
 		ReThrowError(error);
 	(void) loky_reduce_types(reducers, args->n, args->types);
+	loky_client_keep_reducers(call->executor, reducers);
 }
 
 /* The call's arguments; base is the number of "timeout". */

@@ -81,12 +81,13 @@ loky_submit(PG_FUNCTION_ARGS)
 			nargs = 0;			/* a null array of arguments */
 	}
 	ref = loky_executor_resolve(0);
-	reducers = loky_client_reducers(ref);
+	reducers = loky_client_take_reducers(ref);
 	if (reducers != NULL)
 	{
 		submission.error = loky_reduce_try(reducers, nargs, types, values,
 										   nulls);
 		(void) loky_reduce_types(reducers, nargs, types);
+		loky_client_keep_reducers(ref, reducers);
 	}
 	submission.callable = loky_resolve(name, nargs, types);
 	submission.task = name;
@@ -120,9 +121,12 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	submission.label = PG_ARGISNULL(2) ? NULL :
 		text_to_cstring(PG_GETARG_TEXT_PP(2));
 	ref = loky_executor_resolve(loky_api_executor(fcinfo, 3));
-	reducers = loky_client_reducers(ref);
+	reducers = loky_client_take_reducers(ref);
 	if (reducers != NULL)
+	{
 		loky_items_reduce(&items, reducers);
+		loky_client_keep_reducers(ref, reducers);
+	}
 	submission.callable = loky_resolve(name, items.nparams, items.types);
 	submission.types = items.types;
 	submission.values = items.values;

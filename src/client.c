@@ -29,6 +29,7 @@
 #include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "client.h"
@@ -81,34 +82,55 @@ loky_client_next_depth(void)
 	return depth;
 }
 
+/* the job reducers that were used last, of the executor with this id */
+static LokyReducers *kept_reducers = NULL;
+static int	kept_id = 0;
+
 /*
- * The job reducers of the executor, or NULL; good until the next call.
+ * The job reducers of the executor, or NULL.  They are the caller's until it gives
+ * them back, or its transaction ends: a reducer may itself submit, and so come here
+ * again.
  */
 LokyReducers *
-loky_client_reducers(LokyExecutorRef ref)
+loky_client_take_reducers(LokyExecutorRef ref)
 {
-	static int	known_id = 0;
-	static LokyReducers *known = NULL;
+	LokyReducers *reducers = kept_reducers;
 	LokyConfig *config;
 	const char *part;
 	Size		len;
 	int			max_workers;
 
-	if (ref.id == known_id)
-		return known;
+	if (ref.id == kept_id)
+	{
+		kept_id = 0;
+		kept_reducers = NULL;
+		loky_reduce_leave_to(reducers, TopTransactionContext);
+		return reducers;
+	}
 	if (!ref.executor->has_job_reducers)
 		return NULL;
 	config = loky_executor_copy_config(ref.id, &max_workers);
 	if (config == NULL)
 		return NULL;
-	known_id = 0;
-	loky_reduce_free(known);
-	known = NULL;
 	part = loky_config_part(config, LOKY_CONFIG_JOB_REDUCERS, &len);
-	known = loky_reduce_create(part, len);
-	known_id = ref.id;
+	reducers = loky_reduce_create(part, len);
 	pfree(config);
-	return known;
+	if (reducers != NULL)
+		loky_reduce_leave_to(reducers, TopTransactionContext);
+	return reducers;
+}
+
+/* The caller needs the reducers of this executor, or NULL, no longer. */
+void
+loky_client_keep_reducers(LokyExecutorRef ref, LokyReducers *reducers)
+{
+	if (reducers == NULL)
+		return;
+	if (kept_reducers != NULL)
+		loky_reduce_free(kept_reducers);
+	loky_reduce_leave_to(reducers, TopMemoryContext);
+	kept_reducers = reducers;
+	kept_id = ref.id;
 }
 
 /* The task fails, with this error, as soon as it is submitted. */

@@ -53,7 +53,9 @@ extern void loky_client_check_context(void);
 
 /* submitting */
 extern int	loky_client_next_depth(void);
-extern LokyReducers *loky_client_reducers(LokyExecutorRef ref);
+extern LokyReducers *loky_client_take_reducers(LokyExecutorRef ref);
+extern void loky_client_keep_reducers(LokyExecutorRef ref,
+									  LokyReducers *reducers);
 extern LokySharedTask *loky_client_prepare(const LokySubmission *submission,
 										   LokyExecutorRef ref);
 extern void loky_client_queue(LokySharedTask **tasks, int ntasks,

@@ -58,6 +58,7 @@ struct LokyReducer
 struct LokyReducers
 {
 	MemoryContext memory;		/* of all this */
+	MemoryContextCallback release;	/* of the cached calls, with it */
 	int			n;
 	LokyReducer list[FLEXIBLE_ARRAY_MEMBER];
 };
@@ -136,6 +137,19 @@ loky_reduce_read(Jsonb *object, const char *argument, StringInfo part)
 	}
 }
 
+/* The reducers' memory is about to go. */
+static void
+release_calls(void *arg)
+{
+	LokyReducers *reducers = arg;
+
+	for (int i = 0; i < reducers->n; i++)
+	{
+		if (reducers->list[i].cached != NULL)
+			FreeCachedExpression(reducers->list[i].cached);
+	}
+}
+
 /* The reducers of a part of a configuration, to live until they are freed. */
 LokyReducers *
 loky_reduce_create(const char *part, Size len)
@@ -156,6 +170,9 @@ loky_reduce_create(const char *part, Size len)
 	reducers = palloc0(offsetof(LokyReducers, list) +
 					   n / 2 * sizeof(LokyReducer));
 	reducers->memory = memory;
+	reducers->release.func = release_calls;
+	reducers->release.arg = reducers;
+	MemoryContextRegisterResetCallback(memory, &reducers->release);
 	while (part < end)
 	{
 		LokyReducer *reducer = &reducers->list[reducers->n++];
@@ -169,17 +186,17 @@ loky_reduce_create(const char *part, Size len)
 	return reducers;
 }
 
+/* From now on the reducers live as long as this memory context. */
+void
+loky_reduce_leave_to(LokyReducers *reducers, MemoryContext owner)
+{
+	MemoryContextSetParent(reducers->memory, owner);
+}
+
 /* Free the reducers. */
 void
 loky_reduce_free(LokyReducers *reducers)
 {
-	if (reducers == NULL)
-		return;
-	for (int i = 0; i < reducers->n; i++)
-	{
-		if (reducers->list[i].cached != NULL)
-			FreeCachedExpression(reducers->list[i].cached);
-	}
 	MemoryContextDelete(reducers->memory);
 }
 

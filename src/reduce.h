@@ -23,6 +23,8 @@ typedef struct LokyReducer LokyReducer;
 extern void loky_reduce_read(Jsonb *object, const char *argument,
 							 StringInfo part);
 extern LokyReducers *loky_reduce_create(const char *part, Size len);
+extern void loky_reduce_leave_to(LokyReducers *reducers,
+								 MemoryContext owner);
 extern void loky_reduce_free(LokyReducers *reducers);
 extern LokyReducer *loky_reduce_find(LokyReducers *reducers, Oid type);
 extern Oid	loky_reduce_result_type(LokyReducer *reducer);
