@@ -25,12 +25,14 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/params.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/regproc.h"
@@ -70,7 +72,7 @@ typedef struct Entry
 	const char *call;
 } Entry;
 
-/* The type of this name; raises 42704. */
+/* The type of this name; raises 42704, or 42809 for one that no value is of. */
 static Oid
 look_up_type(const char *name)
 {
@@ -86,6 +88,12 @@ look_up_type(const char *name)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("type \"%s\" does not exist", name),
 				 errhint("The names in a reducer's object are those of types, its values those of functions.")));
+	if (get_typtype(DatumGetObjectId(type)) == TYPTYPE_PSEUDO &&
+		DatumGetObjectId(type) != RECORDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("pseudo-type %s cannot have a reducer", name),
+				 errhint("A reducer is for values of exactly its type; literals without a cast go through none.")));
 	return DatumGetObjectId(type);
 }
 
