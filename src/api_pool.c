@@ -210,6 +210,7 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 		}
 	}
 	ref = loky_executor_get(config, size, reuse);
+	loky_executor_remember(ref.id, config, size);
 	if (ref.executor->max_workers != size)
 		loky_executor_resize(ref, size);
 	if (previous.id != 0 && previous.id != ref.id)

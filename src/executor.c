@@ -32,6 +32,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "area.h"
@@ -48,6 +49,21 @@ static LokyExecutorRef default_ref = {NULL, 0};
 static Oid	default_role = InvalidOid;
 static int	default_timeout = 0;
 static uint64 default_env_changes = 0;
+
+/* A configuration that this session has used, for when its slot is another's. */
+typedef struct Remembered
+{
+	int			id;				/* of the executor; 0: none */
+	Oid			role;
+	int			max_workers;
+	LokyConfig *config;
+	uint64		used;			/* grows with each use of any */
+} Remembered;
+
+#define MAX_REMEMBERED	32
+
+static Remembered remembered[MAX_REMEMBERED];
+static uint64 last_use = 0;
 
 /* The size of an executor that names none. */
 int
@@ -260,6 +276,55 @@ find_by_id(int id)
 	return NULL;
 }
 
+/* What this session remembers of the executor with this id, or NULL. */
+static Remembered *
+find_remembered(int id)
+{
+	for (int i = 0; i < MAX_REMEMBERED; i++)
+	{
+		if (remembered[i].id == id && remembered[i].role == GetUserId())
+		{
+			remembered[i].used = ++last_use;
+			return &remembered[i];
+		}
+	}
+	return NULL;
+}
+
+/*
+ * Remember the configuration of an executor of the present role: once it is shut
+ * down its slot may be wanted, but this session goes on with an equal one.
+ */
+void
+loky_executor_remember(int id, const LokyConfig *config, int max_workers)
+{
+	Remembered *entry = find_remembered(id);
+	MemoryContext oldcontext;
+	LokyConfig *copy;
+
+	if (entry != NULL)
+	{
+		entry->max_workers = max_workers;
+		return;
+	}
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	copy = loky_config_copy(config);
+	MemoryContextSwitchTo(oldcontext);
+	entry = &remembered[0];
+	for (int i = 1; i < MAX_REMEMBERED; i++)
+	{
+		if (remembered[i].used < entry->used)
+			entry = &remembered[i];
+	}
+	if (entry->config != NULL)
+		pfree(entry->config);
+	entry->id = id;
+	entry->role = GetUserId();
+	entry->max_workers = max_workers;
+	entry->config = copy;
+	entry->used = ++last_use;
+}
+
 /*
  * The configuration of the executor with this id, in CurrentMemoryContext; NULL
  * where it is not known any more, or belongs to another database or role.
@@ -268,6 +333,7 @@ LokyConfig *
 loky_executor_copy_config(int id, int *max_workers)
 {
 	LokySharedExecutor *executor;
+	Remembered *entry;
 	LokyConfig *config = NULL;
 
 	LWLockAcquire(&loky->directory, LW_SHARED);
@@ -279,7 +345,10 @@ loky_executor_copy_config(int id, int *max_workers)
 		*max_workers = executor->max_workers;
 	}
 	LWLockRelease(&loky->directory);
-	return config;
+	if (config != NULL || (entry = find_remembered(id)) == NULL)
+		return config;
+	*max_workers = entry->max_workers;
+	return loky_config_copy(entry->config);
 }
 
 /* The configuration of the default executor, in CurrentMemoryContext. */
@@ -346,8 +415,7 @@ loky_executor_present(void)
 	LWLockRelease(&loky->directory);
 	if (open)
 		return ref;
-	config = ref.id != 0 ?
-		loky_executor_copy_config(id, &max_workers) : NULL;
+	config = loky_executor_copy_config(id, &max_workers);
 	if (config == NULL)
 		return present_default();
 	equal = loky_executor_get(config, -1, LOKY_REUSE_AUTO);
@@ -380,6 +448,9 @@ resolve_id(int id, bool named)
 		last.executor = executor;
 		last.id = id;
 		LWLockRelease(&loky->directory);
+		if (find_remembered(id) == NULL &&
+			(config = loky_executor_copy_config(id, &max_workers)) != NULL)
+			loky_executor_remember(id, config, max_workers);
 		return last;
 	}
 	LWLockRelease(&loky->directory);
@@ -390,7 +461,7 @@ resolve_id(int id, bool named)
 				 errmsg("executor %d does not exist", id),
 				 errdetail("There is none with this id for the present database and role."),
 				 errhint("The view loky.executors lists the executors.")));
-	config = usable ? loky_executor_copy_config(id, &max_workers) : NULL;
+	config = loky_executor_copy_config(id, &max_workers);
 	if (config == NULL)
 		return resolve_default();
 	return loky_executor_get(config, max_workers, LOKY_REUSE_AUTO);
