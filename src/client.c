@@ -50,6 +50,9 @@
 /* A caller that has no worker after so long is told why. */
 #define STARVED_WARNING_MS	1000
 
+/* Looks running that must find all processes taken. */
+#define STUCK_LOOKS		2
+
 /* this process is marked as one that waits */
 static bool in_wait = false;
 
@@ -363,26 +366,32 @@ raise_stuck(void)
 
 /*
  * Look whether what we wait for waits for us, every deadlock_timeout.  Raises
- * 40P01 where two looks running say so, LK002 where all processes are taken.
+ * 40P01 where enough looks running say so, LK002 where all processes are taken.
  */
 static void
 check_deadlock(LokyPatience *patience, LokySharedExecutor *executor)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	bool		cycle;
+	int			looks;
+	bool		stuck;
 
 	if (!TimestampDifferenceExceeds(patience->looked, now, DeadlockTimeout))
 		return;
 	patience->looked = now;
-	cycle = loky_deadlock_exists();
-	if (!cycle && !is_stuck(executor))
-		patience->suspicious = false;
-	else if (!patience->suspicious)
-		patience->suspicious = true;
-	else if (cycle)
-		loky_deadlock_raise();
-	else
+	looks = loky_deadlock_look();
+	stuck = is_stuck(executor);
+	if (looks == 0 && !stuck)
+	{
+		patience->suspicions = 0;
+		return;
+	}
+	if (++patience->suspicions < (stuck ? STUCK_LOOKS : looks) ||
+		!loky_deadlock_give_up())
+		return;
+	if (stuck)
 		raise_stuck();
+	else
+		loky_deadlock_raise();
 }
 
 /*
@@ -547,15 +556,17 @@ drop_done(Awaited *list, int n, bool all, int *ndone, bool *failed)
 	return left;
 }
 
-/* Let others see which tasks we wait for. */
+/*
+ * Let others see which tasks we wait for.  An exception ends the wait while
+ * others are left, so one of them that cannot end does not yet mean that the wait
+ * cannot.
+ */
 static void
-write_down(const Awaited *list, int n, LokyWaitUntil until)
+write_down(const Awaited *list, int n, uint64 *ids, LokyWaitUntil until)
 {
-	uint64		ids[LOKY_EDGES];
-
-	for (int i = 0; i < Min(n, LOKY_EDGES); i++)
+	for (int i = 0; i < n; i++)
 		ids[i] = list[i].id;
-	loky_deadlock_await_tasks(ids, n, until == LOKY_UNTIL_FIRST);
+	loky_deadlock_await_tasks(ids, n, until != LOKY_UNTIL_ALL);
 }
 
 /*
@@ -568,6 +579,7 @@ loky_client_wait_many(const int64 *ids, int n, LokyWaitUntil until,
 					  TimestampTz deadline)
 {
 	Awaited    *list = palloc(Max(n, 1) * sizeof(Awaited));
+	uint64	   *left = palloc(Max(n, 1) * sizeof(uint64));
 	LokyPatience patience = {0};
 	int			ndone = 0;
 	bool		failed = false;
@@ -586,12 +598,13 @@ loky_client_wait_many(const int64 *ids, int n, LokyWaitUntil until,
 		if (n == 0 || (until == LOKY_UNTIL_FIRST && ndone > 0) ||
 			(until == LOKY_UNTIL_EXCEPTION && failed))
 			break;
-		write_down(list, n, until);
+		write_down(list, n, left, until);
 		CHECK_FOR_INTERRUPTS();
 		if (!loky_client_sleep(deadline, loky_task_executor(list[0].task),
 							   &patience))
 			break;
 	}
 	loky_client_end_wait();
+	pfree(left);
 	pfree(list);
 }

@@ -38,7 +38,7 @@ typedef struct LokyPatience
 {
 	TimestampTz since;			/* the last look for a worker */
 	TimestampTz looked;			/* the last look for a deadlock */
-	bool		suspicious;		/* that look found one */
+	int			suspicions;		/* looks running that found one */
 	bool		warned;			/* that there is no worker */
 } LokyPatience;
 

@@ -6,18 +6,25 @@
  * A caller sleeps on its latch, so the server's own deadlock detector does not
  * see it.  Each caller writes down what it waits for, and looks every
  * deadlock_timeout, as long as it waits, whether it can ever be woken: a cycle
- * may form later.  The edges are
- *	  process -> blocker		as pg_blocking_pids has them: any one suffices
- *	  caller -> tasks			any one suffices where all must be done; all of
- *								them are needed where the first one will do
- *	  caller -> map				all workers of the map are needed
- *	  running task -> worker
- *	  pending task -> workers	all that could take it are needed, those in their
- *								initializer too, and there must be no room for
- *								another one
- * If the way leads back to this caller in two looks running, it raises an error.
+ * may form later.
+ *
+ * A process that waits has barriers before it: processes of which one at least must
+ * go on, so that it can (barrier.c).  A barrier is closed while none of them can;
+ * the process is stuck while one of its barriers is closed.
+ *
+ * A look collects all processes to which barriers lead from the caller, and takes
+ * all that have barriers for stuck.  Then it lets go, one after the other, those
+ * from which no way leads back to the caller, over closed barriers.  If the caller
+ * itself is left in two looks running, it raises an error.  So it does not when
+ * it waits behind a deadlock of others, who will see to that, nor when any of the
+ * workers that could help it is not stuck.  But of those that wait for each other
+ * for ever, at least one is left in its own look; where it is several, they give
+ * up one at a time, and the others look again.
+ *
  * The error is the caller's, never the task's: that one goes on as soon as the
- * caller's transaction has ended.
+ * caller's transaction has ended.  A task that waits for one of its own is a
+ * caller too; where it is in a cycle with the caller that waits for it, it leaves
+ * the error to that one, and looks more often before it gives up itself.
  *
  * A heavyweight lock for each worker, with which the server's detector could
  * see all this, would often make the worker the victim, would be dropped by a
@@ -38,36 +45,33 @@
  */
 #include "postgres.h"
 
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "barrier.h"
 #include "compat.h"
 #include "deadlock.h"
 #include "map.h"
+#include "worker.h"
 
-/* What is known about a process in the present look. */
-typedef struct Visit
-{
-	int			pid;
-	bool		leads;			/* back to us; false while it is looked at */
-} Visit;
+/*
+ * Looks running that must find a cycle before we give up; more where a caller
+ * that is less deep than we are is in it.
+ */
+#define LOOKS			2
+#define LOOKS_OF_INNER	8
 
-typedef struct Look
-{
-	Visit	   *visits;
-	int			nvisits;
-	int			max_visits;
-} Look;
+/* The tasks that we wait for, of which others see a few only. */
+static const uint64 *my_tasks = NULL;
+static int	my_ntasks = 0;
 
-/* The worker that the last look found first on the way, for the message. */
-static int	found_worker = 0;
+/* How many waits had been given up when the last look began. */
+static uint64 seen_victims = 0;
+
+/* What the last look found first on its way, for the message. */
+static int	found_process = 0;
+static bool found_worker = false;	/* it is one */
 static uint64 found_task = 0;
-
-static bool process_leads(Look *look, int pid);
 
 /* The entry of this process, to be written under the lock edges. */
 static LokySharedBackend *
@@ -76,14 +80,21 @@ my_entry(void)
 	return &loky->backends[LokyMyProcNumber()];
 }
 
-/* We wait for tasks: for all of them, or for the first one. */
+/*
+ * We wait for tasks: for all of them, or until one ends.  The list is to stay
+ * until the wait is over or given up.
+ */
 void
 loky_deadlock_await_tasks(const uint64 *ids, int n, bool first)
 {
 	LokySharedBackend *entry = my_entry();
 
+	my_tasks = ids;
+	my_ntasks = n;
+
 	LWLockAcquire(&loky->edges, LW_EXCLUSIVE);
 	entry->kind = first ? LOKY_AWAITS_FIRST : LOKY_AWAITS_ALL;
+	entry->depth = LokyMyDepth;
 	entry->ntasks = n;
 	memcpy(entry->tasks, ids, Min(n, LOKY_EDGES) * sizeof(uint64));
 	LWLockRelease(&loky->edges);
@@ -97,6 +108,7 @@ loky_deadlock_await_map(LokySharedMap *map)
 
 	LWLockAcquire(&loky->edges, LW_EXCLUSIVE);
 	entry->kind = LOKY_AWAITS_MAP;
+	entry->depth = LokyMyDepth;
 	entry->executor = map->executor;
 	LWLockRelease(&loky->edges);
 }
@@ -109,6 +121,7 @@ loky_deadlock_await_executor(LokySharedExecutor *executor, int id)
 
 	LWLockAcquire(&loky->edges, LW_EXCLUSIVE);
 	entry->kind = LOKY_AWAITS_EXECUTOR;
+	entry->depth = LokyMyDepth;
 	entry->executor = executor->slot;
 	LWLockRelease(&loky->edges);
 }
@@ -124,256 +137,171 @@ loky_deadlock_await_nothing(void)
 	LWLockRelease(&loky->edges);
 }
 
-/* Is the worker of this executor in its initializer?  Executor's lock held. */
+/* Is none of the barrier's processes able to go on? */
 static bool
-is_initializing(LokySharedExecutor *executor, const LokySharedWorker *worker)
+is_closed(LokyLook *look, const LokyBarrier *barrier)
 {
-	return worker->state == LOKY_WORKER_STARTING &&
-		worker->executor == executor->slot && !worker->waiting &&
-		worker->phase == LOKY_PHASE_INITIALIZING;
+	for (int i = 0; i < barrier->n; i++)
+	{
+		if (!look->processes[barrier->processes[i]].stuck)
+			return false;
+	}
+	return true;
 }
 
-/* The workers of the executor that are running something of their own. */
-static int
-copy_busy_workers(LokySharedExecutor *executor, LokySharedMap *map, int *pids)
+/* The first closed barrier before the process that leads back to us. */
+static LokyBarrier *
+leading_barrier(LokyLook *look, const LokyProcess *process)
 {
-	int			n = 0;
+	ListCell   *lc;
 
+	foreach(lc, process->barriers)
+	{
+		LokyBarrier *barrier = lfirst(lc);
+
+		if (!is_closed(look, barrier))
+			continue;
+		for (int i = 0; i < barrier->n; i++)
+		{
+			if (barrier->processes[i] == 0 ||
+				look->processes[barrier->processes[i]].leads)
+				return barrier;
+		}
+	}
+	return NULL;
+}
+
+/* Find out which processes lead back to us. */
+static void
+mark_leading(LokyLook *look)
+{
+	bool		changed = true;
+
+	for (int i = 0; i < look->n; i++)
+		look->processes[i].leads = false;
+	while (changed)
+	{
+		changed = false;
+		for (int i = 0; i < look->n; i++)
+		{
+			LokyProcess *process = &look->processes[i];
+
+			if (process->leads || !process->stuck ||
+				leading_barrier(look, process) == NULL)
+				continue;
+			process->leads = true;
+			changed = true;
+		}
+	}
+}
+
+/* Let go what is not stuck, or does not lead back to us. */
+static void
+release_others(LokyLook *look)
+{
+	bool		changed = true;
+
+	for (int i = 0; i < look->n; i++)
+		look->processes[i].stuck = look->processes[i].barriers != NIL;
+	while (changed)
+	{
+		changed = false;
+		mark_leading(look);
+		for (int i = 0; i < look->n; i++)
+		{
+			LokyProcess *process = &look->processes[i];
+
+			if (!process->stuck || process->leads)
+				continue;
+			process->stuck = false;
+			changed = true;
+		}
+	}
+}
+
+/* Is this the process of a worker?  A hint, as no lock is held. */
+static bool
+is_worker(int pid)
+{
 	for (int i = 0; i < loky->nworkers; i++)
 	{
-		LokySharedWorker *worker = &loky->workers[i];
-
-		if (worker->state == LOKY_WORKER_FREE || worker->pid == 0 ||
-			worker->exited || worker->executor != executor->slot)
-			continue;
-		if (map != NULL ? worker->map == map :
-			(!worker->waiting &&
-			 (worker->task != NULL || worker->map != NULL ||
-			  is_initializing(executor, worker))))
-			pids[n++] = worker->pid;
-	}
-	return n;
-}
-
-/*
- * Could the executor take on more than it runs?  Then nothing waits for its
- * busy workers.  The executor's lock is held.
- */
-static bool
-has_room(LokySharedExecutor *executor)
-{
-	int			nfree = executor->nidle + executor->nwaking +
-		executor->nstarting;
-
-	for (int i = 0; i < loky->nworkers; i++)
-		nfree -= is_initializing(executor, &loky->workers[i]);
-	if (nfree > 0)
-		return true;
-	return loky_sched_demand(executor) > 0 && !executor->starved;
-}
-
-/* Do all of these processes lead back to us?  None at all does not. */
-static bool
-all_lead(Look *look, const int *pids, int n)
-{
-	for (int i = 0; i < n; i++)
-	{
-		if (!process_leads(look, pids[i]))
-			return false;
-	}
-	if (n > 0 && found_worker == 0)
-		found_worker = pids[0];
-	return n > 0;
-}
-
-/* Does whoever waits for this task wait for us? */
-static bool
-task_leads(Look *look, uint64 id)
-{
-	int		   *pids = palloc(loky->nworkers * sizeof(int));
-	LokySharedTask *task = loky_task_lookup(id);
-	LokySharedExecutor *executor;
-	int			n = 0;
-	bool		leads;
-
-	if (task == NULL)
-		return false;
-	executor = loky_task_executor(task);
-	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
-	{
-		case LOKY_TASK_RUNNING:
-			pids[n++] = task->worker;
-			break;
-		case LOKY_TASK_PENDING:
-			if (!has_room(executor))
-				n = copy_busy_workers(executor, NULL, pids);
-			break;
-		default:
-			break;
-	}
-	LWLockRelease(&executor->lock);
-	leads = all_lead(look, pids, n);
-	pfree(pids);
-	if (leads && found_task == 0)
-		found_task = id;
-	return leads;
-}
-
-/* Does the map that this process reads from this executor wait for us? */
-static bool
-map_leads(Look *look, LokySharedExecutor *executor, int reader)
-{
-	int		   *pids = palloc(loky->nworkers * sizeof(int));
-	int			n = 0;
-	bool		leads;
-	dlist_iter	iter;
-
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	dlist_foreach(iter, &executor->maps)
-	{
-		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
-
-		if (map->reader != reader ||
-			pg_atomic_read_u32(&map->reader_waits) == 0)
-			continue;
-		if (!loky_map_claimable(map))
-			n = copy_busy_workers(executor, map, pids);
-		else if (!has_room(executor))
-			n = copy_busy_workers(executor, NULL, pids);
-		break;
-	}
-	LWLockRelease(&executor->lock);
-	leads = all_lead(look, pids, n);
-	pfree(pids);
-	return leads;
-}
-
-/* Does the shutdown of this executor wait for us? */
-static bool
-executor_leads(Look *look, LokySharedExecutor *executor)
-{
-	int		   *pids = palloc(loky->nworkers * sizeof(int));
-	int			n;
-	bool		leads = false;
-
-	LWLockAcquire(&executor->lock, LW_SHARED);
-	n = copy_busy_workers(executor, NULL, pids);
-	LWLockRelease(&executor->lock);
-	for (int i = 0; i < n && !leads; i++)
-		leads = all_lead(look, &pids[i], 1);
-	pfree(pids);
-	return leads;
-}
-
-/* Does what this process has written down that it waits for lead to us? */
-static bool
-entry_leads(Look *look, int procno)
-{
-	LokySharedBackend entry;
-	int			n;
-
-	LWLockAcquire(&loky->edges, LW_SHARED);
-	entry = loky->backends[procno];
-	LWLockRelease(&loky->edges);
-	n = Min(entry.ntasks, LOKY_EDGES);
-	switch (entry.kind)
-	{
-		case LOKY_AWAITS_NOTHING:
-			return false;
-		case LOKY_AWAITS_ALL:
-			for (int i = 0; i < n; i++)
-			{
-				if (task_leads(look, entry.tasks[i]))
-					return true;
-			}
-			return false;
-		case LOKY_AWAITS_FIRST:
-			for (int i = 0; i < n; i++)
-			{
-				if (!task_leads(look, entry.tasks[i]))
-					return false;
-			}
-			return n > 0 && n == entry.ntasks;
-		case LOKY_AWAITS_MAP:
-			return map_leads(look, &loky->executors[entry.executor], procno);
-		case LOKY_AWAITS_EXECUTOR:
-			return executor_leads(look, &loky->executors[entry.executor]);
-	}
-	return false;
-}
-
-/* Does a lock that the process waits for lead to us? */
-static bool
-blockers_lead(Look *look, int pid)
-{
-	ArrayType  *array =
-		DatumGetArrayTypeP(DirectFunctionCall1(pg_blocking_pids,
-											   Int32GetDatum(pid)));
-	int			n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
-	int32	   *pids = (int32 *) ARR_DATA_PTR(array);
-
-	for (int i = 0; i < n; i++)
-	{
-		if (pids[i] != 0 && process_leads(look, pids[i]))
+		if (loky->workers[i].state != LOKY_WORKER_FREE &&
+			loky->workers[i].pid == pid)
 			return true;
 	}
 	return false;
 }
 
-/* Does the process wait for us, directly or through others? */
+/* Is a caller in the cycle that is less deep than we are? */
 static bool
-process_leads(Look *look, int pid)
+has_outer_caller(LokyLook *look)
 {
-	PGPROC	   *proc;
-	int			mine;
-
-	if (pid == MyProcPid)
-		return true;
-	check_stack_depth();
-	for (int i = 0; i < look->nvisits; i++)
+	for (int i = 1; i < look->n; i++)
 	{
-		if (look->visits[i].pid == pid)
-			return look->visits[i].leads;
-	}
-	if (look->nvisits >= look->max_visits)
-	{
-		look->max_visits *= 2;
-		look->visits = repalloc(look->visits,
-								look->max_visits * sizeof(Visit));
-	}
-	mine = look->nvisits++;
-	look->visits[mine].pid = pid;
-	look->visits[mine].leads = false;
+		LokyProcess *process = &look->processes[i];
 
-	proc = BackendPidGetProc(pid);
-	if (proc == NULL)
-		return false;
-	if (blockers_lead(look, pid) ||
-		entry_leads(look, LokyProcNumberOf(proc)))
-		look->visits[mine].leads = true;
-	return look->visits[mine].leads;
+		if (process->stuck && process->depth >= 0 &&
+			process->depth < LokyMyDepth)
+			return true;
+	}
+	return false;
 }
 
-/* Does what we wait for wait for us? */
-bool
-loky_deadlock_exists(void)
+/*
+ * Does what we wait for wait for us?  Returns in how many looks running that
+ * must be so before we are to give up; 0 where it is not so.
+ */
+int
+loky_deadlock_look(void)
 {
-	MemoryContext memory = AllocSetContextCreate(CurrentMemoryContext,
-												 "loky deadlock",
-												 ALLOCSET_SMALL_SIZES);
-	MemoryContext oldcontext = MemoryContextSwitchTo(memory);
-	Look		look;
-	bool		exists;
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "loky deadlock",
+							  ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext = MemoryContextSwitchTo(context);
+	LokyLook	look;
+	int			looks = 0;
 
-	look.nvisits = 0;
-	look.max_visits = 16;
-	look.visits = palloc(look.max_visits * sizeof(Visit));
-	found_worker = 0;
-	found_task = 0;
-	exists = entry_leads(&look, LokyMyProcNumber());
+	LWLockAcquire(&loky->edges, LW_SHARED);
+	seen_victims = loky->nvictims;
+	LWLockRelease(&loky->edges);
+	look.my_tasks = my_tasks;
+	look.my_ntasks = my_ntasks;
+	loky_barrier_collect(&look);
+	release_others(&look);
+	if (look.processes[0].stuck)
+	{
+		LokyBarrier *barrier = leading_barrier(&look, &look.processes[0]);
+
+		found_task = barrier->task;
+		found_process = look.processes[barrier->processes[0]].pid;
+		found_worker = is_worker(found_process);
+		looks = has_outer_caller(&look) ? LOOKS_OF_INNER : LOOKS;
+	}
 	MemoryContextSwitchTo(oldcontext);
-	MemoryContextDelete(memory);
-	return exists;
+	MemoryContextDelete(context);
+	return looks;
+}
+
+/*
+ * Give up what we wait for, before we raise the error.  False where another one
+ * has given up since our last look began: it may have freed us, so we are to
+ * look again.
+ */
+bool
+loky_deadlock_give_up(void)
+{
+	LokySharedBackend *entry = my_entry();
+	bool		first;
+
+	LWLockAcquire(&loky->edges, LW_EXCLUSIVE);
+	first = loky->nvictims == seen_victims;
+	if (first)
+	{
+		loky->nvictims++;
+		entry->kind = LOKY_AWAITS_NOTHING;
+	}
+	LWLockRelease(&loky->edges);
+	return first;
 }
 
 /* Raise the error of a caller that waits for itself. */
@@ -385,8 +313,11 @@ loky_deadlock_raise(void)
 			 errmsg("deadlock detected"),
 			 found_task != 0 ?
 			 errdetail("Process %d waits for loky task " UINT64_FORMAT " in worker process %d, which waits, directly or through others, for process %d.",
-					   MyProcPid, found_task, found_worker, MyProcPid) :
+					   MyProcPid, found_task, found_process, MyProcPid) :
+			 found_worker ?
 			 errdetail("Process %d waits for a loky task in worker process %d, which waits, directly or through others, for process %d.",
-					   MyProcPid, found_worker, MyProcPid),
+					   MyProcPid, found_process, MyProcPid) :
+			 errdetail("Process %d waits for a loky map of process %d, which waits, directly or through others, for process %d.",
+					   MyProcPid, found_process, MyProcPid),
 			 errhint("Commit before you wait, or submit the task and poll loky.done() from statements of their own.")));
 }

@@ -265,6 +265,29 @@ loky_map_part(LokySharedMap *map, int worker)
 	return part;
 }
 
+/*
+ * The worker that has claimed the item and not yet published its outcome; NULL
+ * where there is none.  The executor's lock is held, but workers change their
+ * ranges without it, so this is a hint.
+ */
+LokySharedWorker *
+loky_map_holder(LokySharedMap *map, uint64 item)
+{
+	dsa_pointer *parts = loky_area_address(map->parts);
+
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedPart *part;
+
+		if (loky->workers[i].map != map || !DsaPointerIsValid(parts[i]))
+			continue;
+		part = loky_area_address(parts[i]);
+		if (part->range.lo <= item && item < part->range.hi)
+			return &loky->workers[i];
+	}
+	return NULL;
+}
+
 /* One reference to the chunk less. */
 void
 loky_map_unchunk(LokySharedMap *map, dsa_pointer dp)

@@ -215,6 +215,7 @@ extern void loky_map_free_value(LokySharedMap *map, LokyItemState state,
 extern void loky_map_free(LokySharedMap *map);
 extern bool loky_map_detach(LokySharedMap *map);
 extern LokySharedPart *loky_map_part(LokySharedMap *map, int worker);
+extern LokySharedWorker *loky_map_holder(LokySharedMap *map, uint64 item);
 extern void loky_map_add_notice(LokySharedMap *map, const char *data,
 								Size len);
 extern void loky_map_unchunk(LokySharedMap *map, dsa_pointer dp);

@@ -129,6 +129,9 @@ typedef struct LokySharedControl
 	/* Under the directory's lock. */
 	int			next_executor_id;
 
+	/* Under the lock edges. */
+	uint64		nvictims;		/* waits that were given up */
+
 	/* Atomics. */
 	pg_atomic_uint64 next_session;
 	pg_atomic_uint64 next_task_id;

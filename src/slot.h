@@ -106,13 +106,13 @@ typedef enum LokyAwaits
 {
 	LOKY_AWAITS_NOTHING,
 	LOKY_AWAITS_ALL,			/* of the tasks */
-	LOKY_AWAITS_FIRST,			/* of the tasks */
+	LOKY_AWAITS_FIRST,			/* of the tasks; others may be left */
 	LOKY_AWAITS_MAP,			/* that it reads, in the executor */
 	LOKY_AWAITS_EXECUTOR		/* to come to rest */
 } LokyAwaits;
 
 /* Tasks that are written down for others to see; there may be more. */
-#define LOKY_EDGES		16
+#define LOKY_EDGES		128
 
 /* One for each process number: what the process waits for. */
 typedef struct LokySharedBackend
@@ -121,6 +121,7 @@ typedef struct LokySharedBackend
 
 	/* Under the lock edges; written by the process itself. */
 	LokyAwaits	kind;
+	int			depth;			/* of what it runs; 0: a session */
 	int			executor;		/* slot number */
 	int			ntasks;			/* may be more than are listed */
 	uint64		tasks[LOKY_EDGES];
