@@ -16,13 +16,10 @@
  */
 #include "postgres.h"
 
-#include <unistd.h>
-
 #include "catalog/pg_authid.h"
 #include "commands/dbcommands.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -34,6 +31,7 @@
 #include "errdata.h"
 #include "map.h"
 #include "request.h"
+#include "worker_memory.h"
 
 LOKY_FUNCTION(loky_executor_rows);
 LOKY_FUNCTION(loky_worker_rows);
@@ -175,27 +173,6 @@ loky_executor_rows(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Resident memory that is the process's own, in bytes; -1: unknown. */
-static int64
-own_memory(int pid)
-{
-	char		path[64];
-	FILE	   *file;
-	long		resident;
-	long		shared;
-	int			n;
-
-	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
-	file = AllocateFile(path, "r");
-	if (file == NULL)
-		return -1;
-	n = fscanf(file, "%*d %ld %ld", &resident, &shared);
-	FreeFile(file);
-	if (n != 2)
-		return -1;
-	return (int64) (resident - shared) * sysconf(_SC_PAGESIZE);
-}
-
 static const char *
 worker_state_name(const LokySharedWorker *worker)
 {
@@ -265,7 +242,7 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		add_text(&row, task);
 		add(&row, Int64GetDatum((int64) worker.tasks_done));
 		add(&row, Int64GetDatum((int64) restarts));
-		memory = own_memory(worker.pid);
+		memory = loky_worker_memory_of(worker.pid);
 		if (memory >= 0)
 			add(&row, Int64GetDatum(memory));
 		else

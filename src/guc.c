@@ -34,7 +34,9 @@ int			loky_max_total_workers = 8;
 int			loky_shared_memory = 256;
 
 bool		loky_enabled = true;
+int			loky_max_tasks_per_worker = 0;
 int			loky_result_ttl = 3600;
+int			loky_worker_memory_limit = 0;
 
 char	   *loky_env = NULL;
 char	   *loky_env_allowed = NULL;
@@ -189,6 +191,52 @@ define_server_settings(void)
 							NULL, NULL, NULL);
 }
 
+static void
+define_reload_settings(void)
+{
+	DefineCustomBoolVariable("loky.enabled",
+							 "Accepts and starts tasks.",
+							 "While off nothing new is accepted or started; what is pending stays.",
+							 &loky_enabled,
+							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.max_tasks_per_worker",
+							"Sets the number of tasks after which a worker is replaced.",
+							"0 means never.",
+							&loky_max_tasks_per_worker,
+							0,
+							0,
+							INT_MAX,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.result_ttl",
+							"Sets how long a finished future is kept.",
+							NULL,
+							&loky_result_ttl,
+							3600,
+							0,
+							INT_MAX / 1000,
+							PGC_SIGHUP,
+							GUC_UNIT_S,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.worker_memory_limit",
+							"Sets the memory past which a worker is replaced after a task.",
+							"0 means no limit.",
+							&loky_worker_memory_limit,
+							0,
+							0,
+							MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+}
+
 /*
  * Define all settings, in alphabetical order within their class.  Called once
  * when the library is loaded.
@@ -198,15 +246,7 @@ loky_guc_define(void)
 {
 	if (process_shared_preload_libraries_in_progress)
 		define_server_settings();
-
-	DefineCustomBoolVariable("loky.enabled",
-							 "Accepts and starts tasks.",
-							 "While off nothing new is accepted or started; what is pending stays.",
-							 &loky_enabled,
-							 true,
-							 PGC_SIGHUP,
-							 0,
-							 NULL, NULL, NULL);
+	define_reload_settings();
 
 	DefineCustomStringVariable("loky.env",
 							   "Sets environment variables of workers whose executor names none.",
@@ -256,17 +296,6 @@ loky_guc_define(void)
 							PGC_USERSET,
 							0,
 							check_max_workers, NULL, NULL);
-
-	DefineCustomIntVariable("loky.result_ttl",
-							"Sets how long a finished future is kept.",
-							NULL,
-							&loky_result_ttl,
-							3600,
-							0,
-							INT_MAX / 1000,
-							PGC_SIGHUP,
-							GUC_UNIT_S,
-							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("loky.timeout",
 							"Sets the idle time after which a worker leaves.",

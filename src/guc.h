@@ -20,7 +20,9 @@ extern int	loky_shared_memory;		/* megabytes */
 
 /* reload */
 extern bool loky_enabled;
+extern int	loky_max_tasks_per_worker;	/* 0: off */
 extern int	loky_result_ttl;	/* seconds */
+extern int	loky_worker_memory_limit;	/* kilobytes, 0: off */
 
 /* superuser */
 extern char *loky_env;			/* a JSON object, or empty */

@@ -93,6 +93,7 @@ loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedRange *range)
 {
 	uint64		next;
 
+	Assert(wish > 0);
 	if (pg_atomic_read_u32(&map->cancelled) != 0)
 		return false;
 	if (claim_returned(map, range))

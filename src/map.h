@@ -227,6 +227,12 @@ extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
 
 /* the worker's side (map_worker.c) */
 extern void loky_map_work(LokySharedMap *map);
+/* map_part.c */
+extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);
+extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
+							   const char *error, Size len,
+							   const LokySharedTiming *timing);
+extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 							int pid, const char *error, Size len);
 

@@ -18,7 +18,8 @@
  * ------
  * The first range has one item; the next has twice as many while a range takes
  * too short, half as many when it takes too long.  A worker that meets a heavy
- * item gives the rest of its range back.
+ * item gives the rest of its range back, and so does one that has run as many
+ * tasks as it may.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -44,6 +45,7 @@
 #include "guc.h"
 #include "map.h"
 #include "messages.h"
+#include "recycle.h"
 #include "run.h"
 #include "worker.h"
 
@@ -106,6 +108,14 @@ notify_reader(LokySharedMap *map, bool at_once)
 	}
 	else if (!get_timeout_active(late_wake))
 		enable_timeout_after(late_wake, LATE_WAKE_MS);
+}
+
+/* How many more items the worker may run before it is replaced. */
+static uint64
+items_left(const LokySharedPart *part)
+{
+	return loky_recycle_tasks_left(LokyMyWorker,
+								   part->nsucceeded + part->nfailed);
 }
 
 static uint64
@@ -347,66 +357,6 @@ run_item(MapJob *job, LokyPlan **plan, uint64 item)
 	part->noutcomes++;
 }
 
-/* The outcomes of the part are final: hand them to the reader. */
-static void
-publish(LokySharedMap *map, LokySharedPart *part)
-{
-	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
-	uint32		n = part->noutcomes;
-
-	for (uint32 i = 0; i < n; i++)
-		loky_map_publish(map, &outcomes[i]);
-	part->noutcomes = 0;
-	part->nsucceeded += n;
-	part->range.lo += n;
-	part->committed = false;
-	part->wrote = false;
-	part->running = false;
-}
-
-/*
- * An item, or the chunk that it belongs to, has failed: give it, or each item
- * of the chunk, the error.  A map need not go on behind it.
- */
-static void
-publish_error(LokySharedMap *map, LokySharedPart *part, const char *error,
-			  Size len, const LokySharedTiming *timing)
-{
-	LokySharedOutcome outcome = {0};
-	uint64		n = part->whole ? part->range.hi - part->range.lo : 1;
-
-	if (map->mode != LOKY_MAP_TRY)
-		loky_map_stop_at(map, part->range.lo + 1);
-	if (timing != NULL)
-		outcome.timing = *timing;
-	for (uint64 i = 0; i < n; i++)
-	{
-		outcome.item = part->range.lo + i;
-		if (!loky_map_put_error(map, part, error, len, &outcome))
-		{
-			outcome.state = LOKY_ITEM_ERROR;
-			outcome.value = InvalidDsaPointer;
-		}
-		loky_map_publish(map, &outcome);
-	}
-	part->nfailed += n;
-	part->range.lo += n;
-	part->committed = false;
-	part->wrote = false;
-	part->running = false;
-}
-
-/* Drop the outcomes whose transaction was aborted. */
-static void
-drop_outcomes(LokySharedMap *map, LokySharedPart *part)
-{
-	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
-
-	for (uint32 i = 0; i < part->noutcomes; i++)
-		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
-	part->noutcomes = 0;
-}
-
 /*
  * After an error in item part->range.lo + part->noutcomes: publish what is
  * valid of the outcomes before it, then the error.
@@ -429,10 +379,10 @@ fail_item(MapJob *job, const ErrorData *edata, uint64 item)
 		timing.elapsed = GetCurrentTimestamp() - timing.started;
 	}
 	if (part->whole)
-		drop_outcomes(map, part);
+		loky_map_drop_part(map, part);
 	else
-		publish(map, part);
-	publish_error(map, part, error.data, error.len, &timing);
+		loky_map_publish_part(map, part);
+	loky_map_fail_part(map, part, error.data, error.len, &timing);
 	pfree(error.data);
 }
 
@@ -446,6 +396,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 	LokySharedPart *part = job->part;
 	LokyPlan   *plan = NULL;
 	uint64		item = part->range.lo;
+	uint64		left = items_left(part);
 
 	loky_worker_begin(&job->map->request);
 
@@ -461,7 +412,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 			break;
 		if (part->whole)
 			continue;
-		if (!job->repeatable)
+		if (!job->repeatable || part->noutcomes >= left)
 			break;
 		if (elapsed_us(start) > HEAVY_RANGE_US)
 		{
@@ -472,7 +423,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 	CHECK_FOR_INTERRUPTS();
 	loky_worker_commit(false);
 	HOLD_INTERRUPTS();
-	publish(job->map, part);
+	loky_map_publish_part(job->map, part);
 	RESUME_INTERRUPTS();
 }
 
@@ -498,12 +449,12 @@ try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
 		HOLD_INTERRUPTS();
 		loky_store_abandon(LokyMyWriter, &part->store);
 		if (part->committed)
-			publish(job->map, part);
+			loky_map_publish_part(job->map, part);
 		else if (pg_atomic_read_u32(&job->map->cancelled) != 0)
 		{
 			/* nobody reads it any more: the error is the cancellation */
 			loky_cancel_children(LokyMyWorker);
-			drop_outcomes(job->map, part);
+			loky_map_drop_part(job->map, part);
 			part->range.lo = part->range.hi;
 			part->running = false;
 		}
@@ -514,7 +465,7 @@ try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
 			if (item >= part->range.hi || (!part->whole && !job->repeatable))
 			{
 				item = part->whole ? part->range.hi - 1 : part->range.lo;
-				drop_outcomes(job->map, part);
+				loky_map_drop_part(job->map, part);
 			}
 			fail_item(job, edata, item);
 		}
@@ -546,7 +497,7 @@ run_range(MapJob *job)
 		try_transaction(job, start, &heavy);
 		us = elapsed_us(start);
 		notify_reader(map, us > LONG_RANGE_US);
-		if ((heavy || us > HEAVY_RANGE_US) &&
+		if ((heavy || us > HEAVY_RANGE_US || items_left(part) == 0) &&
 			part->range.lo < part->range.hi && !part->whole)
 		{
 			LokySharedRange rest = part->range;
@@ -614,6 +565,14 @@ end_job(MapJob *job)
 	MemoryContextDelete(job->context);
 }
 
+/* Between two ranges: is there a reason to have this worker replaced? */
+static bool
+is_to_leave(const MapJob *job)
+{
+	return items_left(job->part) == 0 ||
+		loky_recycle_is_heavy(MemoryContextMemAllocated(job->context, true));
+}
+
 /*
  * Work on the map as long as there is something to claim and nobody else has
  * waited longer.  The worker has taken the map; this gives it back.
@@ -636,7 +595,8 @@ loky_map_work(LokySharedMap *map)
 	loky_messages_set_sink(keep_notice);
 	for (;;)
 	{
-		if (!loky_map_claim(map, job.part->wish, &job.part->range))
+		if (!loky_map_claim(map, Min(job.part->wish, items_left(job.part)),
+							&job.part->range))
 		{
 			loky_sched_park_map(map);
 			break;
@@ -644,7 +604,8 @@ loky_map_work(LokySharedMap *map)
 		run_range(&job);
 		(void) pgstat_report_stat(false);
 		(void) loky_worker_reload();
-		if (!loky_enabled || loky_sched_yield_map(LokyMyWorker))
+		if (!loky_enabled || loky_sched_yield_map(LokyMyWorker) ||
+			is_to_leave(&job))
 			break;
 	}
 	loky_messages_set_sink(NULL);
@@ -654,53 +615,4 @@ loky_map_work(LokySharedMap *map)
 	loky_sched_leave_map(LokyMyWorker);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
-}
-
-/*
- * A worker has died with this part of the map: publish what is final, fail what
- * was running, give back the rest.  error is the encoded error of its death, pid
- * its process.
- * The executor's lock is held.
- */
-void
-loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
-				const char *error, Size len)
-{
-	LokySharedTiming timing = {0};
-
-	if (part == NULL)
-		return;
-	if (part->noutcomes > 0)
-	{
-		bool		was_running = part->running &&
-			part->range.lo + part->noutcomes < part->range.hi;
-		bool		committed = part->committed;
-
-		if (committed || (part->repeatable && !part->whole))
-		{
-			publish(map, part);
-			part->running = was_running && !committed;
-		}
-		else
-			drop_outcomes(map, part);
-	}
-	loky_store_free(&part->store);
-	if (part->running && part->range.lo < part->range.hi)
-	{
-		StringInfoData framed;
-		uint64		item = part->range.lo;
-
-		initStringInfo(&framed);
-		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
-		appendBinaryStringInfo(&framed, error, len);
-		timing.worker = pid;
-		publish_error(map, part, framed.data, framed.len, &timing);
-		pfree(framed.data);
-	}
-	loky_map_return(map, part->range);
-	part->range.lo = part->range.hi = 0;
-	part->running = false;
-	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
-		loky_queue_push_map(&loky->executors[map->executor], map,
-							map->session);
 }

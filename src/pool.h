@@ -107,7 +107,7 @@ struct LokySharedExecutor
 	uint64		succeeded;
 	uint64		failed;
 	uint64		cancelled;
-	uint64		restarts;		/* workers that ended while they ran a task */
+	uint64		restarts;		/* workers that died at work or were replaced */
 
 	/* Written under the executor's lock, read without as a hint. */
 	pg_atomic_uint32 nlanes;
@@ -216,10 +216,11 @@ extern void loky_sched_end_task(LokySharedExecutor *executor,
 								LokySharedTask *task, LokyTaskState state,
 								int sqlstate, int *waiter);
 
-/* stop.c; the executor's lock is held, but for loky_stop_self */
+/* stop.c; the executor's lock is held, but for those on oneself */
 extern void loky_stop_run(LokySharedWorker *worker);
 extern void loky_stop_worker(LokySharedWorker *worker, bool kill_it);
 extern void loky_stop_self(LokySharedWorker *worker);
+extern void loky_stop_self_to_replace(LokySharedWorker *worker);
 extern void loky_stop_pending(LokySharedExecutor *executor,
 							  LokyTaskState state, int sqlstate,
 							  const char *error, Size len);

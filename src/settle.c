@@ -213,7 +213,6 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 		loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
 							worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
 							ERRCODE_LOKY_TERMINATED_WORKER, &waiter);
-		executor->restarts++;
 	}
 	return waiter;
 }
@@ -268,6 +267,8 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 		executor->nwaking--;
 		pg_atomic_write_u32(&worker->woken, 0);
 	}
+	if ((worker->task != NULL || worker->map != NULL) && !worker->kill)
+		executor->restarts++;
 	if (worker->task != NULL)
 		waiter = settle_task(executor, worker, &error);
 	if (worker->map != NULL)

@@ -72,6 +72,21 @@ loky_stop_self(LokySharedWorker *worker)
 }
 
 /*
+ * The same, to make room for a new one.  Until it asks for its next task it counts
+ * as free; then it sees to what waits.
+ */
+void
+loky_stop_self_to_replace(LokySharedWorker *worker)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	executor->restarts++;
+	loky_sched_set_absent(worker, worker->waiting, true);
+	LWLockRelease(&executor->lock);
+}
+
+/*
  * End everything pending: cancelled, or failed with the encoded error.  The
  * executor's lock is held; the waiters are woken while it is.
  */

@@ -60,6 +60,7 @@
 #include "guc.h"
 #include "map.h"
 #include "messages.h"
+#include "recycle.h"
 #include "run.h"
 #include "settings.h"
 #include "worker.h"
@@ -430,6 +431,7 @@ loky_worker_main(Datum main_arg)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) loky_worker_reload();
+		loky_recycle_check(LokyMyWorker);
 		switch (loky_sched_next(LokyMyWorker))
 		{
 			case LOKY_NEXT_TASK:

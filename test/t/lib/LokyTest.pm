@@ -312,6 +312,8 @@ sub send
 	$mark = 'end of ' . ++$self->{number};
 	$self->{sql} = $sql;
 	$self->{stdin} .= "$sql\n;\n\\echo '$mark'\n\\warn '$mark'\n";
+	# It still runs since the last answer, and is looked at here.
+	$self->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
 	$self->{run}->pump_nb;
 	return $self;
 }
@@ -325,7 +327,8 @@ sub receive
 
 	croak "nothing was sent" unless $self->{sent};
 	$self->{timer}->start($PostgreSQL::Test::Utils::timeout_default);
-	until ($self->{stdout} =~ /^\Q$mark\E$/m && $self->{stderr} =~ /^\Q$mark\E$/m)
+	# The end of the line may come later than the rest of it.
+	until ($self->{stdout} =~ /^\Q$mark\E\n/m && $self->{stderr} =~ /^\Q$mark\E\n/m)
 	{
 		# IPC::Run dies when the time is over, or psql has ended.
 		eval { $self->{run}->pump; 1 }

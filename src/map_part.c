@@ -1,0 +1,137 @@
+/*-------------------------------------------------------------------------
+ *
+ * map_part.c
+ *	  What a worker has of a map: the outcomes of its range, and what becomes of them.
+ *
+ * An outcome is written to the worker's part of the map before its transaction
+ * commits, and published after: so whoever settles a worker that died between the
+ * two can still publish it.
+ *
+ * Locking
+ * -------
+ * A part is its worker's; when that is gone it is looked at under the lock of the
+ * executor.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/map_part.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+
+#include "area.h"
+#include "map.h"
+#include "pool.h"
+
+/* The outcomes of the part are final: hand them to the reader. */
+void
+loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
+{
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+	uint32		n = part->noutcomes;
+
+	for (uint32 i = 0; i < n; i++)
+		loky_map_publish(map, &outcomes[i]);
+	part->noutcomes = 0;
+	part->nsucceeded += n;
+	part->range.lo += n;
+	part->committed = false;
+	part->wrote = false;
+	part->running = false;
+}
+
+/*
+ * An item, or the chunk that it belongs to, has failed: give it, or each item
+ * of the chunk, the error.  A map need not go on behind it.
+ */
+void
+loky_map_fail_part(LokySharedMap *map, LokySharedPart *part, const char *error,
+			  Size len, const LokySharedTiming *timing)
+{
+	LokySharedOutcome outcome = {0};
+	uint64		n = part->whole ? part->range.hi - part->range.lo : 1;
+
+	if (map->mode != LOKY_MAP_TRY)
+		loky_map_stop_at(map, part->range.lo + 1);
+	if (timing != NULL)
+		outcome.timing = *timing;
+	for (uint64 i = 0; i < n; i++)
+	{
+		outcome.item = part->range.lo + i;
+		if (!loky_map_put_error(map, part, error, len, &outcome))
+		{
+			outcome.state = LOKY_ITEM_ERROR;
+			outcome.value = InvalidDsaPointer;
+		}
+		loky_map_publish(map, &outcome);
+	}
+	part->nfailed += n;
+	part->range.lo += n;
+	part->committed = false;
+	part->wrote = false;
+	part->running = false;
+}
+
+/* Drop the outcomes whose transaction was aborted. */
+void
+loky_map_drop_part(LokySharedMap *map, LokySharedPart *part)
+{
+	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
+
+	for (uint32 i = 0; i < part->noutcomes; i++)
+		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
+	part->noutcomes = 0;
+}
+
+/*
+ * A worker has died with this part of the map: publish what is final, fail what
+ * was running, give back the rest.  error is the encoded error of its death, pid
+ * its process.
+ * The executor's lock is held.
+ */
+void
+loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
+				const char *error, Size len)
+{
+	LokySharedTiming timing = {0};
+
+	if (part == NULL)
+		return;
+	if (part->noutcomes > 0)
+	{
+		bool		was_running = part->running &&
+			part->range.lo + part->noutcomes < part->range.hi;
+		bool		committed = part->committed;
+
+		if (committed || (part->repeatable && !part->whole))
+		{
+			loky_map_publish_part(map, part);
+			part->running = was_running && !committed;
+		}
+		else
+			loky_map_drop_part(map, part);
+	}
+	loky_store_free(&part->store);
+	if (part->running && part->range.lo < part->range.hi)
+	{
+		StringInfoData framed;
+		uint64		item = part->range.lo;
+
+		initStringInfo(&framed);
+		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
+		appendBinaryStringInfo(&framed, error, len);
+		timing.worker = pid;
+		loky_map_fail_part(map, part, framed.data, framed.len, &timing);
+		pfree(framed.data);
+	}
+	loky_map_return(map, part->range);
+	part->range.lo = part->range.hi = 0;
+	part->running = false;
+	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
+		loky_queue_push_map(&loky->executors[map->executor], map,
+							map->session);
+}
