@@ -502,7 +502,7 @@ loky_executor_resolve(int id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot use an executor from its own initializer"),
-				 errhint("Give the argument \"executor\", or call loky.get_reusable_executor() first.")));
+				 errhint("Use another one, with the argument \"executor\".")));
 	return ref;
 }
 
