@@ -20,7 +20,8 @@ WHERE p.pronamespace = 'loky'::regnamespace
   AND p.proname IN ('submit', 'submit_all', 'result', 'exception', 'done',
                     'running', 'cancelled', 'state', 'cancel', 'wait',
                     'forget', 'map', 'flat_map', 'try_map',
-                    'get_reusable_executor', 'shutdown', 'cpu_count')
+                    'get_reusable_executor', 'shutdown', 'cpu_count',
+                    'getenv')
 ORDER BY 1, 2;
 
 SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
@@ -32,7 +33,8 @@ GROUP BY 1 ORDER BY 1;
 SELECT name, boot_val, unit, context FROM pg_settings
 WHERE name IN ('loky.max_workers', 'loky.executor', 'loky.timeout',
                'loky.max_total_workers', 'loky.max_tasks', 'loky.shared_memory',
-               'loky.result_ttl', 'loky.max_depth', 'loky.enabled')
+               'loky.result_ttl', 'loky.max_depth', 'loky.enabled',
+               'loky.env', 'loky.env_allowed')
 ORDER BY 1;
 
 -- The first task starts the first worker.
