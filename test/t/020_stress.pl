@@ -226,7 +226,7 @@ ok( poll(
 $s->query('SELECT loky.forget(future) FROM loky.tasks');
 is(join(' ', temp_files($node)), '', 'no temporary file is left');
 cmp_ok($s->query('SELECT loky._memory_used()'),
-	'<', 16 * 1024, 'no memory but the configurations of executors');
+	'<', 40 * 1024, 'no memory but the configurations of executors');
 is( $s->query(
 		q{SELECT count(*) FROM loky.map('t.gate', ARRAY(SELECT ROW(1, i)
 		  FROM generate_series(1, 6) i), NULL::int)}),
