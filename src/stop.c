@@ -54,7 +54,8 @@ loky_stop_worker(LokySharedWorker *worker, bool kill_it)
 		worker->kill = true;
 	if (worker->pid == 0)
 		return;
-	if (kill_it && (worker->task != NULL || worker->map != NULL))
+	if (kill_it && (worker->task != NULL || worker->map != NULL ||
+					worker->state == LOKY_WORKER_STARTING))
 		kill(worker->pid, SIGTERM);
 	else
 		loky_wake(worker->procno);

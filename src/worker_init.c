@@ -92,8 +92,8 @@ break_executor(const ErrorData *cause)
 }
 
 /*
- * Run the initializer, if there is one.  Does not return where it fails; then the
- * executor is broken.
+ * Run the initializer, if there is one and the worker was not told to end at once
+ * before it began.  Does not return where it fails; then the executor is broken.
  */
 void
 loky_worker_initialize(const LokyConfig *config)
@@ -103,7 +103,7 @@ loky_worker_initialize(const LokyConfig *config)
 	Size		len;
 
 	(void) loky_config_part(config, LOKY_CONFIG_INITIALIZER, &len);
-	if (len == 0)
+	if (len == 0 || LokyMyWorker->kill)
 		return;
 	loky_worker_reset_memory();
 	sql = copy_part(config, LOKY_CONFIG_INITIALIZER, &len);
