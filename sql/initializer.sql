@@ -256,14 +256,14 @@ SELECT loky.cancel(:f), loky.state(:f);
 SELECT setval('t.gate', 1);
 SELECT * FROM loky.result(:g);
 SELECT loky.state(:f);
--- the executor can be killed, and the worker it is in ends: no initializer failed
+-- the executor can be killed, and the worker that it runs in ends, which is no failure
 SELECT t.reset();
 SELECT loky.get_reusable_executor(1, initializer => 't.pass', initargs => ROW(2)) AS e \gset
 SELECT loky.submit('t.id', 1) AS f \gset
 SELECT t.until('last_value = 1 FROM t.arrived');
 SELECT loky.shutdown(kill_workers => true);
 SELECT state FROM loky.wait(ARRAY[:f]);
-SELECT t.until(format('NOT EXISTS (SELECT FROM loky.workers WHERE executor_id = %s)', :e));
+SELECT t.until(format('NOT EXISTS (SELECT FROM loky.workers WHERE executor_id = %s)', :e), 2000);
 SELECT state AS executor_is FROM loky.executors WHERE executor_id = :e AND state = 'broken';
 -- with kill_workers it runs anew, and what is pending waits for that
 SELECT t.reset();
