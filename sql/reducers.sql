@@ -375,3 +375,8 @@ DROP OWNED BY regress_loky_reduce;
 DROP ROLE regress_loky_reduce;
 TRUNCATE t.log;
 SELECT t.clean();
+SET client_min_messages = warning;
+DROP DOMAIN t.small CASCADE;
+DROP TYPE t.pair CASCADE;
+DROP FUNCTION t.changes(int);
+RESET client_min_messages;
