@@ -241,6 +241,8 @@ COMMENT ON VIEW loky.executors IS
 
 CREATE VIEW loky.workers AS SELECT * FROM loky._workers();
 COMMENT ON VIEW loky.workers IS 'worker processes and what they run';
+COMMENT ON COLUMN loky.workers.restarts IS
+'workers of this executor that died at work, or were replaced for their memory or the number of their tasks';
 
 CREATE VIEW loky.tasks AS SELECT * FROM loky._tasks();
 COMMENT ON VIEW loky.tasks IS

@@ -3,7 +3,7 @@
 
 CREATE DOMAIN t.small AS int CHECK (VALUE < 1000);
 CREATE TYPE t.mood AS ENUM ('sad', 'ok', 'happy');
-CREATE TYPE t.pair AS (a int, b text);
+CREATE TYPE t.twin AS (a int, b text);
 CREATE TABLE t.rel (i int, s text);
 INSERT INTO t.rel VALUES (1, 'one'), (2, 'two');
 CREATE FUNCTION t.plus5(x int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT x + 5';
@@ -11,7 +11,7 @@ CREATE FUNCTION t.times7(x int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT x 
 CREATE FUNCTION t.label(x int) RETURNS text LANGUAGE sql STABLE AS $$SELECT '#' || x$$;
 CREATE FUNCTION t.of_small(x t.small) RETURNS t.small LANGUAGE sql IMMUTABLE AS 'SELECT (x + 100)::t.small';
 CREATE FUNCTION t.of_mood(x t.mood) RETURNS t.mood LANGUAGE sql IMMUTABLE AS $$SELECT 'happy'::t.mood$$;
-CREATE FUNCTION t.of_pair(x t.pair) RETURNS t.pair LANGUAGE sql IMMUTABLE AS $$SELECT ROW(x.a + 1, x.b || '!')::t.pair$$;
+CREATE FUNCTION t.of_twin(x t.twin) RETURNS t.twin LANGUAGE sql IMMUTABLE AS $$SELECT ROW(x.a + 1, x.b || '!')::t.twin$$;
 CREATE FUNCTION t.total(x int[]) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT sum(i)::int FROM unnest(x) i';
 CREATE FUNCTION t.kind(x int) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'int ' || x$$;
 CREATE FUNCTION t.kind(x text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'text ' || x$$;
@@ -77,13 +77,13 @@ SELECT * FROM loky.result(loky.submit('SELECT r FROM loky.result(loky.submit(''S
 --
 -- exactly the type: no domain over it, no array, no row, no other number
 SELECT t.use('{"integer": "t.plus5"}');
-SELECT * FROM loky.result(loky.submit('SELECT $1, $2, $3, $4, $5, $6', 1, 2::t.small, ARRAY[3], ROW(4, 'x')::t.pair, 5::int8, ROW(6)), NULL::record) AS (a int, b int, c int[], d t.pair, e int8, f text);
+SELECT * FROM loky.result(loky.submit('SELECT $1, $2, $3, $4, $5, $6', 1, 2::t.small, ARRAY[3], ROW(4, 'x')::t.twin, 5::int8, ROW(6)), NULL::record) AS (a int, b int, c int[], d t.twin, e int8, f text);
 -- a domain, an enum, a composite type, an array, whole rows of a table
-SELECT t.use('{"t.small": "t.of_small", "t.mood": "t.of_mood", "t.pair": "t.of_pair", "int[]": "t.total", "t.rel": "row_to_json"}');
-SELECT * FROM loky.result(loky.submit('SELECT $1, $2, $3, $4, $5, $6', 1, 2::t.small, 'sad'::t.mood, ROW(5, 'x')::t.pair, ARRAY[1, 2, 3], ROW(6, 'six')::t.rel), NULL::record) AS (a int, b int, c t.mood, d t.pair, e int, f text);
+SELECT t.use('{"t.small": "t.of_small", "t.mood": "t.of_mood", "t.twin": "t.of_twin", "int[]": "t.total", "t.rel": "row_to_json"}');
+SELECT * FROM loky.result(loky.submit('SELECT $1, $2, $3, $4, $5, $6', 1, 2::t.small, 'sad'::t.mood, ROW(5, 'x')::t.twin, ARRAY[1, 2, 3], ROW(6, 'six')::t.rel), NULL::record) AS (a int, b int, c t.mood, d t.twin, e int, f text);
 SELECT * FROM loky.map('SELECT $1', ARRAY[1, 2]::t.small[]);
 SELECT * FROM loky.map('SELECT $1', ARRAY['sad', NULL]::t.mood[], NULL::t.mood);
-SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(5, 'x')::t.pair, NULL, ROW(6, 'y')::t.pair], NULL::t.pair);
+SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(5, 'x')::t.twin, NULL, ROW(6, 'y')::t.twin], NULL::t.twin);
 SELECT * FROM loky.map('SELECT $1', (SELECT array_agg(r) FROM t.rel r));
 SELECT sqlstate, message FROM loky.exception(loky.submit('SELECT $1', 950::t.small));
 -- an anonymous row that is one argument; an item that is one is spread
@@ -115,9 +115,9 @@ FROM unnest(ARRAY['{"int4": "t.nope"}', '{"t.nope": "abs"}', '{"text": "t.plus5"
 --
 -- F24: results
 --
-SELECT t.use(NULL, '{"int4": "t.times7", "text": "upper", "t.pair": "t.of_pair", "t.small": "t.of_small", "jsonb": "jsonb_pretty"}');
+SELECT t.use(NULL, '{"int4": "t.times7", "text": "upper", "t.twin": "t.of_twin", "t.small": "t.of_small", "jsonb": "jsonb_pretty"}');
 -- column by column, exactly the type, nulls as they are
-SELECT * FROM loky.result(loky.submit('SELECT g, ''a'' || g, g::int8, NULL::int, ROW(g, ''p'')::t.pair, g::t.small, ARRAY[g] FROM generate_series(1, 3) g'), NULL::record) AS (a int, b text, c int8, d int, e t.pair, f int, g int[]);
+SELECT * FROM loky.result(loky.submit('SELECT g, ''a'' || g, g::int8, NULL::int, ROW(g, ''p'')::t.twin, g::t.small, ARRAY[g] FROM generate_series(1, 3) g'), NULL::record) AS (a int, b text, c int8, d int, e t.twin, f int, g int[]);
 -- read as any type; one result that is read twice went through once
 SELECT loky.submit('SELECT 3') AS f \gset
 SELECT r, (SELECT n FROM loky.result(:f, NULL::numeric) n), (SELECT j FROM loky.result(:f, NULL::jsonb) j) FROM loky.result(:f) r;
@@ -377,6 +377,6 @@ TRUNCATE t.log;
 SELECT t.clean();
 SET client_min_messages = warning;
 DROP DOMAIN t.small CASCADE;
-DROP TYPE t.pair CASCADE;
+DROP TYPE t.twin CASCADE;
 DROP FUNCTION t.changes(int);
 RESET client_min_messages;

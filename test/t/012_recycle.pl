@@ -96,16 +96,6 @@ sub restarts
 	return $s->query("SELECT max(restarts) FROM loky.workers WHERE $mine");
 }
 
-# What was written to t.log: number, distinct, least, greatest.
-sub logged
-{
-	my $row = $s->query(
-		"SELECT count(*), count(DISTINCT i), min(i), max(i) FROM t.log");
-
-	$s->query('TRUNCATE t.log');
-	return $row;
-}
-
 #--------------------------------------------------------------------------
 # The number of tasks
 #--------------------------------------------------------------------------
@@ -232,12 +222,12 @@ is( $s->query(
 		q{SELECT count(*) FROM loky.wait(loky.submit_all('t.touch',
 		  ARRAY(SELECT generate_series(1, 300)))) WHERE state = 'succeeded'}),
 	300, 'one worker: 300 tasks succeed');
-is(logged(), '300|300|1|300', 'each once');
+is($s->logged, '300|300|1|300', 'each once');
 is( $s->query(
 		q{SELECT string_agg(r::text, ' ') FROM loky.map('t.touch',
 		  ARRAY(SELECT generate_series(1, 300)), NULL::int) r}),
 	"@all", 'one worker: so do 300 items');
-is(logged(), '300|300|1|300', 'each once');
+is($s->logged, '300|300|1|300', 'each once');
 is(restarts(), int(600 / 7), 'by as many workers as it takes');
 
 # All leave at once, after each item.
@@ -247,7 +237,7 @@ is( $s->query(
 		q{SELECT count(*), sum(r) FROM loky.map('t.touch',
 		  ARRAY(SELECT generate_series(1, 60)), NULL::int, ordered => false) r}),
 	'60|1830', 'four workers, each for one item');
-is(logged(), '60|60|1|60', 'each ran once');
+is($s->logged, '60|60|1|60', 'each ran once');
 $gate->query('SELECT pg_advisory_lock(1)');
 $f = $s->query(
 	q{SELECT loky.submit_all('t.touch_gate', ARRAY(SELECT ROW(1, i)
@@ -256,7 +246,7 @@ at_gate($s, 1, 4);
 $gate->query('SELECT pg_advisory_unlock(1)');
 my %pids = map { $_ => 1 } split / /, pids_of_all($f);
 is(scalar keys %pids, 12, 'four end at once: twelve tasks, twelve workers');
-logged();
+$s->logged;
 
 # The executor is resized meanwhile, and the reader rests.
 reload('loky.max_tasks_per_worker', 2);
@@ -279,7 +269,7 @@ for my $n (1, 5, 2, 8, 1)
 push @got, split /\n/, $s->query('FETCH ALL FROM c');
 $s->query('COMMIT');
 is("@got", "@all[0 .. 119]", 'a map that is resized while workers leave');
-is(logged(), '120|120|1|120', 'each item ran once');
+is($s->logged, '120|120|1|120', 'each item ran once');
 
 # Tasks that wait for tasks of their own.
 reload('loky.max_tasks_per_worker', 1);
