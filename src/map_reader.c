@@ -422,6 +422,13 @@ lost_executor(LokyMapReader *reader)
 	}
 }
 
+/* Is no worker to be had for more?  What runs is waited for all the same. */
+static bool
+is_broken(LokyMapReader *reader)
+{
+	return pg_atomic_read_u32(&reader->map->cancelled) == LOKY_MAP_BROKEN;
+}
+
 /* Is the outcome at the present position there? */
 static bool
 is_ready(LokyMapReader *reader)
@@ -435,8 +442,8 @@ is_ready(LokyMapReader *reader)
 }
 
 /*
- * Has an unordered map that is to stop at a failed item nothing under way any
- * more?
+ * Has a map that is to stop, at a failed item or as its executor is broken, nothing
+ * under way any more?
  */
 static bool
 has_stopped(LokyMapReader *reader)
@@ -471,11 +478,14 @@ await_outcome(LokyMapReader *reader)
 		pg_atomic_write_u32(&map->reader_waits, 1);
 		make_room(reader);		/* and a barrier */
 		raise_notices(map);
-		if (is_ready(reader) || lost_executor(reader) != 0)
+		if (is_ready(reader) || (reader->failed && has_stopped(reader)))
 			break;
-		check_cancelled(reader);
-		if (reader->failed && has_stopped(reader))
-			break;
+		if (!is_broken(reader) || has_stopped(reader))
+		{
+			if (lost_executor(reader) != 0)
+				break;
+			check_cancelled(reader);
+		}
 		CHECK_FOR_INTERRUPTS();
 		in_time = loky_client_sleep(reader->deadline, executor,
 									&reader->patience);

@@ -450,7 +450,8 @@ try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
 		loky_store_abandon(LokyMyWriter, &part->store);
 		if (part->committed)
 			loky_map_publish_part(job->map, part);
-		else if (pg_atomic_read_u32(&job->map->cancelled) != 0)
+		else if (pg_atomic_read_u32(&job->map->cancelled) != LOKY_MAP_GOES_ON &&
+				 pg_atomic_read_u32(&job->map->cancelled) != LOKY_MAP_BROKEN)
 		{
 			/* nobody reads it any more: the error is the cancellation */
 			loky_cancel_children(LokyMyWorker);
