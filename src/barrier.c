@@ -124,7 +124,8 @@ add_place_holders(LokyLook *look)
 
 		if (worker->state == LOKY_WORKER_FREE)
 			continue;
-		if (worker->task == NULL && worker->map == NULL)
+		if (worker->task == NULL && worker->map == NULL &&
+			worker->phase != LOKY_PHASE_INITIALIZING)
 			return false;
 		ncounted += !worker->waiting;
 	}

@@ -202,6 +202,19 @@ for my $what (sort keys %places)
 			4,
 			"$what: all go on after the rollback");
 	}
+
+	# The same where they are held by workers that are in their initializers.
+	$s->query("SELECT loky.get_reusable_executor(2, timeout => '2 h', initializer => 't.gate', initargs => ROW(1, 0))");
+	$s->query('BEGIN');
+	$s->query('SELECT pg_advisory_xact_lock(1)');
+	my $all = $s->query(q{SELECT loky.submit_all('t.id', ARRAY[1, 2])});
+	at_gate($gate, 1, 2);
+	$s->query("SET LOCAL loky.executor = '$other'");
+	$f = $s->query(q{SELECT loky.submit('t.id', 5)});
+	is_deadlock($s, "SELECT loky.result($f)", "$what, initializers");
+	$s->query('ROLLBACK');
+	is($s->query("SELECT count(*) FROM loky.wait('$all' || ARRAY[$f]) WHERE state = 'succeeded'"),
+		3, "$what: all go on after the rollback");
 	$_->quit for $s, $gate;
 }
 
