@@ -1,7 +1,6 @@
 
 # Callers that wait for tasks which wait for them, where the specs cannot go:
-# several that wait at the same time, snapshots, and places for workers that run
-# out.
+# many that wait at the same time, snapshots, and places for workers that run out.
 
 use strict;
 use warnings;
@@ -45,7 +44,8 @@ sub is_deadlock
 
 # Each of some sessions waits for a task that needs the lock of the next one.  They
 # begin, and so look for a deadlock, all at the same time.  One of them gets 40P01;
-# with its lock, the others can go on.
+# with its lock, the others can go on.  So does one more, which waits for a task that
+# needs a lock of theirs, and for which nobody waits.
 $node->safe_psql('postgres',
 	q{CREATE FUNCTION t.together(f bigint) RETURNS text LANGUAGE plpgsql AS $$
 	  BEGIN
@@ -55,48 +55,75 @@ $node->safe_psql('postgres',
 $gate = LokyTest::Session->new($node);
 for my $n ((2) x 10, (3) x 5, 6)
 {
-	my @sessions = map { LokyTest::Session->new($node) } 1 .. $n;
-	my @futures;
-	my %outcomes;
+	my @sessions = map { LokyTest::Session->new($node) } 0 .. $n;
+	my (@futures, @outcomes);
 
-	for my $i (1 .. $n)
+	for my $i (0 .. $n)
 	{
-		my $session = $sessions[ $i - 1 ];
-
-		$session->query("SELECT loky.get_reusable_executor(6, timeout => '1 h')");
-		$session->query('BEGIN');
-		$session->query("SELECT pg_advisory_xact_lock($i)");
+		$sessions[$i]->query("SELECT loky.get_reusable_executor(8, timeout => '1 h')");
+		$sessions[$i]->query('BEGIN');
+		$sessions[$i]->query("SELECT pg_advisory_xact_lock($i)");
 	}
-	for my $i (1 .. $n)
+	# The task of the last one, and that of the one more, need the lock 1.
+	for my $i (0 .. $n)
 	{
 		my $next = $i % $n + 1;
 
-		push @futures, $sessions[ $i - 1 ]->query("SELECT loky.submit('t.gate', $next, 7)");
-		at_gate($gate, $next, 1);
+		push @futures, $sessions[$i]->query("SELECT loky.submit('t.gate', $next, 7)");
+		at_gate($gate, $next, $i == $n ? 2 : 1);
 	}
 	$gate->query('SELECT pg_advisory_lock(100)');
-	$sessions[$_]->send("SELECT t.together($futures[$_]);\nCOMMIT") for 0 .. $n - 1;
+	$sessions[$_]->send("SELECT t.together($futures[$_]);\nCOMMIT") for 0 .. $n;
 	ok( poll(
 			$gate, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
-			  AND objid = 100 AND NOT granted}, $n),
-		"$n callers are about to wait");
+			  AND objid = 100 AND NOT granted}, $n + 1),
+		"$n callers and one more are about to wait");
 	$gate->query('SELECT pg_advisory_unlock(100)');
 	for my $session (@sessions)
 	{
 		my ($out, $err) = $session->receive;
 
-		$outcomes{ $err =~ /ERROR:  (\w{5}):/ ? $1 : $out }++;
+		push @outcomes, $err =~ /ERROR:  (\w{5}):/ ? $1 : $out;
 	}
-	is_deeply(\%outcomes, { '40P01' => 1, 7 => $n - 1 },
-		"$n callers in a circle: one gets 40P01");
+	is(shift @outcomes, 7, 'the one more gets its result');
+	is_deeply([ sort @outcomes ], [ '40P01', (7) x ($n - 1) ],
+		"of $n callers in a circle, one gets 40P01");
 	is( $gate->query(
 			'SELECT count(*) FROM loky.wait(ARRAY[' . join(', ', @futures)
 			  . ']) WHERE state = \'succeeded\''),
-		$n,
+		$n + 1,
 		"$n callers in a circle: all tasks succeed");
 	$_->quit for @sessions;
 }
 $gate->quit;
+
+# Many callers, each of which has a lock that nobody needs, wait for tasks that need
+# one lock, each for its own and then all for the same: no error, however often they
+# look.
+$gate = LokyTest::Session->new($node);
+my @many = map { LokyTest::Session->new($node) } 1 .. 10;
+$gate->query('SELECT pg_advisory_lock(200)');
+for my $i (1 .. 10)
+{
+	$many[ $i - 1 ]->query("SELECT loky.get_reusable_executor(4, timeout => '3 h')");
+	$many[ $i - 1 ]->query('BEGIN');
+	$many[ $i - 1 ]->query("SELECT pg_advisory_xact_lock($i)");
+}
+$f = $gate->query(q{SELECT loky.submit('t.gate', 200, 0)});
+for my $i (1 .. 10)
+{
+	my $own = $many[ $i - 1 ]->query("SELECT loky.submit('t.gate', 200, $i)");
+
+	$many[ $i - 1 ]->send("SELECT loky.result($own, NULL::int) + loky.result($f, NULL::int)");
+}
+my $waiting = 'SELECT count(*) FROM pg_stat_activity WHERE wait_event = \'Extension\' AND pid IN ('
+  . join(', ', map { $_->pid } @many) . ')';
+ok(poll($gate, $waiting, 10), 'many callers wait');
+$gate->query('SELECT pg_sleep(0.9)');
+is($gate->query($waiting), 10, 'and look for a deadlock several times');
+$gate->query('SELECT pg_advisory_unlock(200)');
+is(join(' ', map { $_->answer } @many), join(' ', 1 .. 10), 'all get their results');
+$_->quit for @many, $gate;
 
 # The snapshot of the caller: its own statement's, its transaction's, or that of a
 # serializable one for which a deferrable one waits.
