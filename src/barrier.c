@@ -109,8 +109,9 @@ add_busy_workers(LokyLook *look, LokySharedExecutor *executor, LokySharedMap *ma
  * next barrier.  Those are the workers that count in loky.max_total_workers where
  * so many are there, else all, and parallel workers; what else runs in the
  * server's processes stays.  False where one of them has nothing to do, and will
- * make room.  Workers of all executors are looked at without their locks, so this
- * is a hint.
+ * make room, and where all wait for tasks of their own: the innermost one gets
+ * LK002 then.  Workers of all executors are looked at without their locks, so
+ * this is a hint.
  */
 static bool
 add_place_holders(LokyLook *look)
@@ -129,6 +130,8 @@ add_place_holders(LokyLook *look)
 			return false;
 		ncounted += !worker->waiting;
 	}
+	if (ncounted == 0)
+		return false;
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
