@@ -40,6 +40,38 @@ BEGIN
 END$$;
 SELECT * FROM loky.result(loky.submit('t.deep_submit', 10), NULL::int);
 SELECT state FROM t.error($$SELECT * FROM loky.result(loky.submit('t.deep_submit', 11), NULL::int)$$);
+-- in turns of a map, result, and wait, over two executors of one worker each
+SELECT loky.get_reusable_executor(1, timeout => '23 s') AS other \gset
+SELECT loky.get_reusable_executor(1) > 0 AS ok;
+CREATE FUNCTION t.deep_mixed(level int, other int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    f bigint[];
+BEGIN
+    IF level <= 1 THEN
+        RETURN 1;
+    ELSIF level % 3 = 0 THEN
+        RETURN 1 + (SELECT r FROM loky.map('t.deep_mixed', ARRAY[ROW(level - 1, other)], NULL::int, executor => other) r);
+    ELSIF level % 3 = 1 THEN
+        RETURN 1 + (SELECT r FROM loky.result(loky.submit('t.deep_mixed', level - 1, other), NULL::int) r);
+    END IF;
+    f := loky.submit_all('t.deep_mixed', ARRAY[ROW(level - 1, other)], executor => other);
+    PERFORM loky.wait(f);
+    RETURN 1 + (SELECT r FROM loky.result(f[1], NULL::int) r);
+END$$;
+SELECT * FROM loky.result(loky.submit('t.deep_mixed', 10, :other), NULL::int);
+SELECT state FROM t.error(format($$SELECT * FROM loky.result(loky.submit('t.deep_mixed', 11, %s), NULL::int)$$, :other));
+-- tasks that submit the next one and do not wait for it
+CREATE TABLE t.chained (level int);
+CREATE FUNCTION t.chain(level int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO t.chained VALUES (level);
+    PERFORM loky.submit('t.chain', level + 1);
+    RETURN level;
+END$$;
+SELECT loky.submit('t.chain', 1) > 0 AS ok;
+SELECT t.until($$EXISTS (SELECT FROM loky.tasks WHERE task = 't.chain' AND state = 'failed')$$);
+SELECT array_agg(level ORDER BY level) AS levels FROM t.chained;
+SELECT state, sqlstate, count(*) FROM loky.tasks WHERE task = 't.chain' GROUP BY 1, 2 ORDER BY 1;
 BEGIN;
 SET LOCAL loky.max_depth = 2;
 SELECT * FROM loky.map('t.deep', ARRAY[2], NULL::int);
