@@ -401,7 +401,7 @@ copy_tree()
 {
 	local f files=()
 
-	for f in Makefile loky.control src sql expected test doc; do
+	for f in Makefile README.md loky.control src sql expected test doc; do
 		[ ! -e "$top/$f" ] || files+=("$f")
 	done
 	for f in "$top"/loky--*.sql; do

@@ -1,79 +1,154 @@
 
-# What the documents show is what happens: each block of SQL in doc/*.md is run as
-# it stands, one session for each document, and must print the block of text that
-# follows it.
+# What the documents show is what happens.  Each block of SQL in doc/*.md is run
+# as it stands, all blocks of a document in one psql from top to bottom; what it
+# prints must be the block of text that comes next, if one comes before the next
+# SQL.  Of README.md, which leans on tables of a reader's own, only blocks with
+# such an output are run.
+#
+# A statement must not fail unless the output shows its ERROR.  Numbers of tasks,
+# futures, executors and processes in messages are no difference, nor are blanks
+# at the ends of lines.
 
 use strict;
 use warnings;
 
 use FindBin;
+use IPC::Run;
 use LokyTest;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# The blocks of a document: pairs of SQL and the text that follows, if any does.
-sub blocks
+my $top = "$FindBin::Bin/../..";
+
+# The fenced blocks of a document: kind, line of the fence, text.
+sub read_blocks
 {
-	my ($text) = @_;
-	my @blocks;
+	my ($file) = @_;
+	my ($block, @blocks);
+	my $number = 0;
 
-	while ($text =~ /^```(\w+)\n(.*?)^```$/msg)
+	for my $line (split /\n/, slurp_file($file))
 	{
-		my ($kind, $content) = ($1, $2);
-
-		push @blocks, [ $content, undef ] if $kind eq 'sql';
-		$blocks[-1][1] = $content
-		  if $kind eq 'text' && @blocks && !defined $blocks[-1][1];
+		$number++;
+		if (!defined $block)
+		{
+			next unless $line =~ /^(`{3,})(\w*)\s*$/;
+			$block = { fence => $1, kind => $2, line => $number, text => '' };
+		}
+		elsif ($line =~ /^\Q$block->{fence}\E\s*$/)
+		{
+			push @blocks, $block;
+			$block = undef;
+		}
+		else
+		{
+			$block->{text} .= "$line\n";
+		}
 	}
+	die "$file: the block at line $block->{line} has no end\n" if defined $block;
 	return @blocks;
 }
 
-# Lines without the blanks at their ends, and without empty ones around them.
-sub trimmed
+# The SQL blocks, each with the output that is shown for it, if one is.
+sub read_examples
+{
+	my ($file) = @_;
+	my @examples;
+
+	for my $block (read_blocks($file))
+	{
+		if ($block->{kind} eq 'sql')
+		{
+			push @examples, $block;
+		}
+		elsif ($block->{kind} eq 'text' && @examples)
+		{
+			$examples[-1]{output} //= $block->{text};
+		}
+	}
+	return @examples;
+}
+
+# An output without what may differ from run to run.
+sub normalize
 {
 	my ($text) = @_;
 
 	$text =~ s/[ \t]+$//mg;
-	$text =~ s/\A\n+|\n+\z//g;
+	$text =~ s/\A\n+//;
+	$text =~ s/\n+\z/\n/;
+	$text =~ s/\b(task|future|executor|PID|process) \d+/$1 N/gi;
 	return $text;
 }
 
-my $node = loky_node();
-my $dir = PostgreSQL::Test::Utils::tempdir;
-my @documents = sort glob("$FindBin::Bin/../../doc/*.md");
-
-cmp_ok(scalar @documents, '>', 0, 'there are documents');
-for my $document (@documents)
+# Run the examples in a psql; returns the outputs of those that ran to their end,
+# and what came after them.
+sub run_examples
 {
-	my ($name) = $document =~ m{([^/]+)\.md$};
-	my @blocks = blocks(slurp_file($document));
-	my $mark = 'end of block';
-	my ($stdout, $stderr) = ('', '');
+	my ($node, $db, @examples) = @_;
+	my $script = '';
+	my ($output, @outputs);
 
-	$node->safe_psql('postgres', "CREATE DATABASE \"$name\"");
-	$node->safe_psql($name, 'CREATE EXTENSION loky');
-	append_to_file("$dir/$name.sql", join('', map { "$_->[0]\n\\echo '$mark'\n" } @blocks));
-	my $status = IPC::Run::run(
-		[
-			'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dir/$name.sql",
-			'-d', $node->connstr($name)
-		],
-		'>', \$stdout, '2>', \$stderr,
-		IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-	is($stderr, '', "$name: no error and no notice");
-	ok($status, "$name runs to its end");
-
-	my @printed = split /^\Q$mark\E\n/m, $stdout;
-
-	for my $i (0 .. $#blocks)
+	for my $i (0 .. $#examples)
 	{
-		next unless defined $blocks[$i][1];
-		is(trimmed($printed[$i] // ''),
-			trimmed($blocks[$i][1]), "$name: block " . ($i + 1));
+		my $stop = ($examples[$i]{output} // '') =~ /^ERROR:  /m ? 'off' : 'on';
+
+		$script .= "\\set ON_ERROR_STOP $stop\n$examples[$i]{text}\n"
+		  . "\\echo 'end of example $i'\n";
 	}
+	IPC::Run::run(
+		[ 'psql', '-Xq', '-d', $node->connstr($db) ],
+		'<', \$script, '>', \$output, '2>&1',
+		IPC::Run::timeout(3 * $PostgreSQL::Test::Utils::timeout_default));
+	for my $i (0 .. $#examples)
+	{
+		last unless $output =~ s/\A(.*?)^end of example $i\n//ms;
+		push @outputs, $1;
+	}
+	return (\@outputs, $output);
 }
 
+# The examples of one document.
+sub check_document
+{
+	my ($node, $file, $only_shown) = @_;
+	my ($name) = $file =~ m{([^/]+)\z};
+	my $db = lc($name =~ s/\W+/_/gr);
+	my @examples = grep { defined $_->{output} || !$only_shown }
+	  read_examples($file);
+
+	ok(@examples > 0, "$name has examples");
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$node->safe_psql($db, 'CREATE EXTENSION loky');
+	my ($outputs, $rest) = run_examples($node, $db, @examples);
+	for my $i (0 .. $#examples)
+	{
+		my ($example, $output) = ($examples[$i], $outputs->[$i]);
+		my $what = "$name, line $example->{line}";
+
+		if (!defined $output)
+		{
+			fail("$what runs to its end");
+			diag($rest);
+			last;
+		}
+		if (defined $example->{output})
+		{
+			is(normalize($output), normalize($example->{output}), $what);
+		}
+		else
+		{
+			unlike($output, qr/^(?:ERROR|FATAL|WARNING):  /m, "$what runs");
+		}
+	}
+	return;
+}
+
+my $node = loky_node();
+
+check_document($node, $_) for sort glob "$top/doc/*.md";
+check_document($node, "$top/README.md", 1);
 check_rest($node);
 $node->stop;
 
