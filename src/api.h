@@ -31,7 +31,7 @@ extern void loky_api_record(FunctionCallInfo fcinfo, int argno,
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
 
-/* api_task.c */
+/* api_future.c */
 extern const char *loky_api_state_name(LokyTaskState state);
 extern int	loky_api_futures(ArrayType *array, int64 **ids);
 
