@@ -237,6 +237,7 @@ close_map(LokySharedMap *map, bool offered)
 	executor = &loky->executors[map->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	map->closed = true;
+	loky_timer_clear(executor, &map->timer);
 	dlist_delete(&map->node);
 	executor->nmaps--;
 	executor->last_used = GetCurrentTimestamp();

@@ -349,6 +349,33 @@ start_workers(void)
 	return Min(pause, STARVED_PAUSE_MS);
 }
 
+/*
+ * Let go on what has waited for its time.  Returns the milliseconds until the
+ * next timer is due, but not more than pause.
+ */
+static long
+fire_timers(long pause)
+{
+	TimestampTz next = DT_NOEND;
+	TimestampTz now = GetCurrentTimestamp();
+
+	/* who sets a timer from here on either is seen below, or wakes us */
+	pg_atomic_write_u64(&loky->launcher_wakes, (uint64) DT_NOEND);
+	pg_memory_barrier();
+	for (int i = 0; i < loky->nexecutors; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		if (loky_timer_next(executor) <= now)
+			loky_sched_fire(executor, now);
+		next = Min(next, loky_timer_next(executor));
+	}
+	if (TIMESTAMP_IS_NOEND(next))
+		return pause;
+	pg_atomic_write_u64(&loky->launcher_wakes, (uint64) next);
+	return Min(pause, 1 + TimestampDifferenceMilliseconds(now, next));
+}
+
 /* Clear up after workers whose processes have ended. */
 static void
 reap_workers(void)
@@ -478,6 +505,7 @@ loky_launcher_main(Datum main_arg)
 			last_expiry = GetCurrentTimestamp();
 		}
 		pause = Min(pause, Max(loky_result_ttl, 1) * 1000L);
+		pause = fire_timers(pause);
 		MemoryContextReset(CurrentMemoryContext);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,

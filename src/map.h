@@ -159,6 +159,7 @@ struct LokySharedMap
 
 	/* Under the executor's lock. */
 	LokySharedLane lane;
+	LokySharedTimer timer;		/* when parked items may be run again */
 	dlist_node	node;			/* in the executor's list of maps */
 	int			nworkers;		/* that may touch the map */
 	bool		closed;			/* the reader has left */

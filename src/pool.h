@@ -83,6 +83,7 @@ struct LokySharedExecutor
 
 	/* Under the executor's lock. */
 	pairingheap lanes;
+	pairingheap timers;			/* see timer.c */
 	dlist_head	lane_list;
 	uint64		turn;
 	int			npending;		/* tasks in lanes */
@@ -111,6 +112,7 @@ struct LokySharedExecutor
 
 	/* Written under the executor's lock, read without as a hint. */
 	pg_atomic_uint32 nlanes;
+	pg_atomic_uint64 next_due;	/* of the first timer; DT_NOEND: none */
 };
 
 typedef struct LokySharedRole
@@ -141,6 +143,9 @@ typedef struct LokySharedControl
 
 	/* The launcher's; written by it under the directory's lock. */
 	int			launcher_procno;	/* -1: not running */
+
+	/* Written by the launcher: when it will wake for the next timer. */
+	pg_atomic_uint64 launcher_wakes;
 
 	int			max_tasks;		/* constant */
 	int			nexecutors;		/* constant: length of executors */
@@ -208,6 +213,7 @@ extern bool loky_sched_yield_map(LokySharedWorker *worker);
 extern void loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth);
 extern void loky_sched_set_absent(LokySharedWorker *worker, bool waiting,
 								  bool stop);
+extern void loky_sched_fire(LokySharedExecutor *executor, TimestampTz now);
 extern void loky_sched_count_items(LokySharedExecutor *executor,
 								   LokySharedWorker *worker);
 extern void loky_sched_settle(LokySharedWorker *worker);

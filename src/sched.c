@@ -186,6 +186,9 @@ loky_sched_submit_map(LokySharedExecutor *executor, int id,
 	map->executor_id = id;
 	map->nworkers = 0;
 	map->closed = false;
+	map->timer.set = false;
+	map->timer.task = NULL;
+	map->timer.map = map;
 	dlist_push_tail(&executor->maps, &map->node);
 	executor->nmaps++;
 	executor->last_used = GetCurrentTimestamp();
@@ -230,6 +233,28 @@ loky_sched_offer_map(LokySharedMap *map)
 		loky_queue_push_map(executor, map, map->session);
 		rouse_for_work(executor, executor->max_workers, &list);
 	}
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+}
+
+/* What timers that are due have waited for may go on now.  No lock is held. */
+void
+loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
+{
+	WakeList	list = {0};
+	LokySharedTimer *timer;
+
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	while ((timer = loky_timer_take(executor, now)) != NULL)
+	{
+		LokySharedMap *map = timer->map;
+
+		if (map->lane.queued || map->closed || !loky_map_claimable(map))
+			continue;
+		pg_atomic_write_u32(&map->parked, 0);
+		loky_queue_push_map(executor, map, map->session);
+	}
+	rouse_for_work(executor, executor->max_workers, &list);
 	LWLockRelease(&executor->lock);
 	wake_all(&list);
 }

@@ -109,6 +109,7 @@ init_objects(int lock_tranche)
 	pg_atomic_init_u64(&loky->next_session, 1);
 	pg_atomic_init_u64(&loky->next_tag, 1);
 	pg_atomic_init_u32(&loky->ntasks, 0);
+	pg_atomic_init_u64(&loky->launcher_wakes, (uint64) DT_NOBEGIN);
 	loky_ids_startup();
 
 	for (int i = 0; i < LOKY_MAX_ROLES; i++)
@@ -121,6 +122,7 @@ init_objects(int lock_tranche)
 		executor->slot = i;
 		pg_atomic_init_u32(&executor->nlanes, 0);
 		loky_queue_init(executor);
+		loky_timer_init(executor);
 		dlist_init(&executor->idle);
 		dlist_init(&executor->finished);
 	}

@@ -20,13 +20,10 @@
 
 #include "request.h"
 #include "store.h"
+#include "timer.h"
 
 /* Room for small results in the task itself. */
 #define LOKY_RESULT_INLINE	256
-
-typedef struct LokySharedTask LokySharedTask;
-typedef struct LokySharedMap LokySharedMap;
-typedef struct LokySharedExecutor LokySharedExecutor;
 
 /*
  * A lane: what one session has ready in one executor at one priority and depth,
