@@ -31,6 +31,7 @@
 #include "held.h"
 #include "reader.h"
 #include "request.h"
+#include "sched.h"
 
 LOKY_FUNCTION(loky_result);
 LOKY_FUNCTION(loky_exception);

@@ -42,6 +42,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "map.h"
+#include "sched.h"
 
 /* The process belongs to the next barrier. */
 static void

@@ -36,6 +36,7 @@
 #include "port/pg_bitutils.h"
 
 #include "pool.h"
+#include "sched.h"
 
 /*
  * Cancel a running task, if its commit has not begun.  The executor's lock is

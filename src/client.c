@@ -38,6 +38,7 @@
 #include "errdata.h"
 #include "guc.h"
 #include "held.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

@@ -42,6 +42,7 @@
 #include "executor.h"
 #include "guc.h"
 #include "map.h"
+#include "sched.h"
 #include "worker.h"
 
 /* the default executor that this session used last */

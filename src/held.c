@@ -34,6 +34,7 @@
 #include "compat.h"
 #include "held.h"
 #include "map.h"
+#include "sched.h"
 #include "settings.h"
 
 /* A worker deaf to a cancel for so long is let go. */

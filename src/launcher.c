@@ -47,6 +47,7 @@
 #include "guc.h"
 #include "launcher.h"
 #include "pool.h"
+#include "sched.h"
 
 /* How soon to look again while workers are wanted that cannot be had. */
 #define STARVED_PAUSE_MS	100

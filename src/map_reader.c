@@ -30,6 +30,7 @@
 #include "guc.h"
 #include "held.h"
 #include "map_reader.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

@@ -47,6 +47,7 @@
 #include "messages.h"
 #include "recycle.h"
 #include "run.h"
+#include "sched.h"
 #include "worker.h"
 
 /* A range should take between these two. */

@@ -26,6 +26,7 @@
 
 #include "guc.h"
 #include "recycle.h"
+#include "sched.h"
 #include "worker.h"
 #include "worker_memory.h"
 

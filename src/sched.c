@@ -46,6 +46,7 @@
 #include "guc.h"
 #include "map.h"
 #include "pool.h"
+#include "sched.h"
 
 #define ASSERT_LOCKED(executor) \
 	Assert(LWLockHeldByMeInMode(&(executor)->lock, LW_EXCLUSIVE))

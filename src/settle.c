@@ -31,6 +31,7 @@
 #include "errdata.h"
 #include "map.h"
 #include "pool.h"
+#include "sched.h"
 
 /* Starts that may fail in a row before what is pending fails too. */
 #define MAX_FAILED_STARTS	5

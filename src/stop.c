@@ -26,6 +26,7 @@
 
 #include "map.h"
 #include "pool.h"
+#include "sched.h"
 
 /*
  * Have the worker cancel what it runs at this moment, and nothing else.  The

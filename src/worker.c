@@ -62,6 +62,7 @@
 #include "messages.h"
 #include "recycle.h"
 #include "run.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

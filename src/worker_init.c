@@ -30,6 +30,7 @@
 #include "codec.h"
 #include "dest.h"
 #include "run.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

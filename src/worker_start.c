@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "environ.h"
 #include "executor.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

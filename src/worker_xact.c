@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "map.h"
 #include "run.h"
+#include "sched.h"
 #include "settings.h"
 #include "worker.h"
 

@@ -1,0 +1,81 @@
+/*-------------------------------------------------------------------------
+ *
+ * sched.h
+ *	  Who runs what, and what becomes of it.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/sched.h
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef LOKY_SCHED_H
+#define LOKY_SCHED_H
+
+#include "lib/stringinfo.h"
+
+#include "pool.h"
+
+/* sched.c */
+typedef enum LokyNext
+{
+	LOKY_NEXT_TASK,
+	LOKY_NEXT_MAP,
+	LOKY_NEXT_IDLE,
+	LOKY_NEXT_EXIT
+} LokyNext;
+
+extern bool loky_sched_submit(LokySharedExecutor *executor, int id,
+							  LokySharedTask **tasks, int ntasks);
+extern bool loky_sched_submit_map(LokySharedExecutor *executor, int id,
+								  LokySharedMap *map);
+extern void loky_sched_look_again(LokySharedExecutor *executor);
+extern void loky_sched_offer_map(LokySharedMap *map);
+extern void loky_sched_park_map(LokySharedMap *map);
+extern LokyNext loky_sched_next(LokySharedWorker *worker);
+extern bool loky_sched_retire(LokySharedWorker *worker);
+extern bool loky_sched_rejoin(LokySharedWorker *worker);
+extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
+							  int sqlstate);
+extern void loky_sched_leave_map(LokySharedWorker *worker);
+extern bool loky_sched_yield_map(LokySharedWorker *worker);
+extern void loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth);
+extern void loky_sched_set_absent(LokySharedWorker *worker, bool waiting,
+								  bool stop);
+extern void loky_sched_fire(LokySharedExecutor *executor, TimestampTz now);
+extern void loky_sched_count_items(LokySharedExecutor *executor,
+								   LokySharedWorker *worker);
+extern void loky_sched_settle(LokySharedWorker *worker);
+extern int	loky_sched_demand(LokySharedExecutor *executor);
+extern void loky_sched_end_task(LokySharedExecutor *executor,
+								LokySharedTask *task, LokyTaskState state,
+								int sqlstate, int *waiter);
+
+/* stop.c; the executor's lock is held, but for those on oneself */
+extern void loky_stop_run(LokySharedWorker *worker);
+extern void loky_stop_worker(LokySharedWorker *worker, bool kill_it);
+extern void loky_stop_self(LokySharedWorker *worker);
+extern void loky_stop_self_to_replace(LokySharedWorker *worker);
+extern void loky_stop_pending(LokySharedExecutor *executor,
+							  LokyTaskState state, int sqlstate,
+							  const char *error, Size len);
+
+/* settle.c; the executor's lock is held */
+extern int	loky_settle_worker(LokySharedExecutor *executor,
+							   LokySharedWorker *worker);
+extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
+							  Size len);
+
+/* settle.c; no lock needed */
+extern void loky_settle_encode_broken(StringInfo buf, const char *detail,
+									  const char *context);
+
+/* ... is not held */
+extern bool loky_settle_fails_run(LokySharedWorker *worker);
+
+/* cancel.c */
+extern bool loky_cancel_task(LokySharedTask *task, bool running);
+extern void loky_cancel_children(LokySharedWorker *worker);
+
+#endif							/* LOKY_SCHED_H */
