@@ -223,10 +223,10 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		if (worker.task != NULL)
 		{
 			future = pg_atomic_read_u64(&worker.task->id);
-			task = pstrdup(loky_request_task(&worker.task->request));
+			task = pstrdup(loky_request_text(&worker.task->request, LOKY_TEXT_TASK));
 		}
 		else if (worker.map != NULL)
-			task = pstrdup(loky_request_task(&worker.map->request));
+			task = pstrdup(loky_request_text(&worker.map->request, LOKY_TEXT_TASK));
 		LWLockRelease(&executor->lock);
 		if (worker.state == LOKY_WORKER_FREE || worker.pid == 0)
 			continue;
@@ -286,8 +286,8 @@ add_task(Row *row, LokySharedTask *task, bool readable)
 
 	add(row, Int64GetDatum((int64) pg_atomic_read_u64(&task->id)));
 	add(row, Int32GetDatum(task->executor_id));
-	add_text(row, readable ? loky_request_label(&task->request) : NULL);
-	add_text(row, readable ? loky_request_task(&task->request) :
+	add_text(row, readable ? loky_request_text(&task->request, LOKY_TEXT_LABEL) : NULL);
+	add_text(row, readable ? loky_request_text(&task->request, LOKY_TEXT_TASK) :
 			 "<insufficient privilege>");
 	add_text(row, loky_api_state_name(state));
 	add(row, Int32GetDatum(task->priority));

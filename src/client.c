@@ -172,7 +172,7 @@ LokySharedTask *
 loky_client_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 {
 	LokySharedTask *task;
-	LokyRequest request;
+	LokyRequest request = {0};
 
 	if (!loky_enabled)
 		ereport(ERROR,
@@ -190,10 +190,10 @@ loky_client_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 	task->session = loky_session_id();
 	task->parent = present_tag();
 
-	request.sql = submission->callable->sql;
+	request.texts[LOKY_TEXT_SQL] = submission->callable->sql;
 	request.hash = submission->callable->hash;
-	request.task = submission->task;
-	request.label = submission->label;
+	request.texts[LOKY_TEXT_TASK] = submission->task;
+	request.texts[LOKY_TEXT_LABEL] = submission->label;
 	request.nargs = submission->nargs;
 	request.types = submission->types;
 	request.values = submission->values;

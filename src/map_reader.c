@@ -125,17 +125,17 @@ write_request(LokySharedMap *map, const LokyMapCall *call)
 	int			nparams = items->nparams + call->args.n;
 	Oid		   *types = palloc(Max(nparams, 1) * sizeof(Oid));
 	const LokyCallable *callable;
-	LokyRequest request;
+	LokyRequest request = {0};
 
 	memcpy(types, items->types, items->nparams * sizeof(Oid));
 	if (call->args.n > 0)
 		memcpy(types + items->nparams, call->args.types,
 			   call->args.n * sizeof(Oid));
 	callable = loky_resolve(call->task, nparams, types);
-	request.sql = callable->sql;
+	request.texts[LOKY_TEXT_SQL] = callable->sql;
 	request.hash = callable->hash;
-	request.task = call->task;
-	request.label = call->label;
+	request.texts[LOKY_TEXT_TASK] = call->task;
+	request.texts[LOKY_TEXT_LABEL] = call->label;
 	request.nargs = call->args.n;
 	request.types = call->args.types;
 	request.values = call->args.values;

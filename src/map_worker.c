@@ -534,7 +534,7 @@ begin_job(MapJob *job, LokySharedMap *map)
 		job->offsets = loky_area_address(map->offsets);
 	if (DsaPointerIsValid(map->shape))
 		job->shape = loky_area_address(map->shape);
-	debug_query_string = pstrdup(loky_request_sql(&map->request));
+	debug_query_string = pstrdup(loky_request_text(&map->request, LOKY_TEXT_SQL));
 	LokyMyDepth = map->request.depth;
 	LokyMyDest->max_rows = map->mode == LOKY_MAP_FLAT ? 0 : 1;
 	LokyMyDest->hold = true;
@@ -593,7 +593,7 @@ loky_map_work(LokySharedMap *map)
 		return;
 	}
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
-	loky_worker_show_label(loky_request_label(&map->request));
+	loky_worker_show_label(loky_request_text(&map->request, LOKY_TEXT_LABEL));
 	loky_messages_set_sink(keep_notice);
 	for (;;)
 	{

@@ -87,12 +87,12 @@ static void
 write_texts(char *place, const LokyRequest *request,
 			const LokySharedRequest *shared)
 {
-	memcpy(place, request->sql, shared->sql_len + 1);
-	place += shared->sql_len + 1;
-	memcpy(place, request->task, shared->task_len + 1);
-	place += shared->task_len + 1;
-	if (shared->has_label)
-		memcpy(place, request->label, shared->label_len + 1);
+	for (int i = 0; i < LOKY_REQUEST_TEXTS; i++)
+	{
+		if (shared->text_sizes[i] > 0)
+			memcpy(place, request->texts[i], shared->text_sizes[i]);
+		place += shared->text_sizes[i];
+	}
 }
 
 /*
@@ -102,7 +102,7 @@ write_texts(char *place, const LokyRequest *request,
 void
 loky_request_write(LokySharedRequest *shared, const LokyRequest *request)
 {
-	Size		text_size;
+	Size		text_size = 0;
 	Size		inline_used = 0;
 	StringInfoData args;
 
@@ -111,13 +111,13 @@ loky_request_write(LokySharedRequest *shared, const LokyRequest *request)
 	shared->depth = request->depth;
 	shared->read_only = request->read_only;
 	shared->nargs = request->nargs;
-	shared->sql_len = (uint32) strlen(request->sql);
-	shared->task_len = (uint32) strlen(request->task);
-	shared->has_label = request->label != NULL;
-	shared->label_len = request->label ? (uint32) strlen(request->label) : 0;
+	for (int i = 0; i < LOKY_REQUEST_TEXTS; i++)
+	{
+		const char *text = request->texts[i];
 
-	text_size = (Size) shared->sql_len + shared->task_len + 2 +
-		(shared->has_label ? shared->label_len + 1 : 0);
+		shared->text_sizes[i] = text != NULL ? (uint32) strlen(text) + 1 : 0;
+		text_size += shared->text_sizes[i];
+	}
 	if (text_size <= LOKY_REQUEST_INLINE)
 	{
 		write_texts(shared->inline_data, request, shared);
@@ -164,28 +164,17 @@ loky_request_free(LokySharedRequest *shared)
 	loky_request_init(shared);
 }
 
-/* The SQL text that a worker runs; in shared memory. */
+/* One of the texts, or NULL where it is absent; in shared memory. */
 const char *
-loky_request_sql(const LokySharedRequest *shared)
+loky_request_text(const LokySharedRequest *shared, LokyRequestText which)
 {
-	return DsaPointerIsValid(shared->texts) ?
+	const char *text = DsaPointerIsValid(shared->texts) ?
 		(const char *) loky_area_address(shared->texts) :
 		shared->inline_data;
-}
 
-/* The task as its user wrote it; in shared memory. */
-const char *
-loky_request_task(const LokySharedRequest *shared)
-{
-	return loky_request_sql(shared) + shared->sql_len + 1;
-}
-
-/* The label, or NULL; in shared memory. */
-const char *
-loky_request_label(const LokySharedRequest *shared)
-{
-	return shared->has_label ?
-		loky_request_task(shared) + shared->task_len + 1 : NULL;
+	for (int i = 0; i < (int) which; i++)
+		text += shared->text_sizes[i];
+	return shared->text_sizes[which] > 0 ? text : NULL;
 }
 
 /*

@@ -36,6 +36,18 @@ extern void loky_env_unpin(dsa_pointer env);
 /* Room for the texts and arguments of small requests, behind the head. */
 #define LOKY_REQUEST_INLINE	208
 
+/* The texts of a request, in the order in which they are stored. */
+typedef enum LokyRequestText
+{
+	LOKY_TEXT_SQL,				/* what the worker runs */
+	LOKY_TEXT_TASK,				/* what the user wrote */
+	LOKY_TEXT_LABEL,
+	LOKY_TEXT_KEY,
+	LOKY_TEXT_RETRY_ON			/* SQLSTATEs and classes, comma-separated */
+} LokyRequestText;
+
+#define LOKY_REQUEST_TEXTS	(LOKY_TEXT_RETRY_ON + 1)
+
 /*
  * A request.  Written by the submitter before it is published, constant until
  * it is freed.  The texts always lie in memory, arguments possibly in a file.
@@ -45,13 +57,10 @@ typedef struct LokySharedRequest
 	uint64		hash;			/* of the SQL text and the parameter types */
 	dsa_pointer env;
 	dsa_pointer texts;			/* invalid: inline */
-	uint32		sql_len;		/* what the worker runs */
-	uint32		task_len;		/* what the user wrote */
-	uint32		label_len;
+	uint32		text_sizes[LOKY_REQUEST_TEXTS];	/* with the end; 0: absent */
 	int			nargs;			/* 0: no arguments are stored */
 	int			depth;			/* 1: submitted by a session */
 	bool		read_only;		/* the submitter's transaction was */
-	bool		has_label;
 	bool		args_inline;
 	uint32		args_offset;	/* of inline arguments */
 	uint32		args_len;		/* of inline arguments */
@@ -62,9 +71,7 @@ typedef struct LokySharedRequest
 /* A request as the submitter puts it together. */
 typedef struct LokyRequest
 {
-	const char *sql;
-	const char *task;
-	const char *label;			/* may be NULL */
+	const char *texts[LOKY_REQUEST_TEXTS];	/* all but the first two may be NULL */
 	uint64		hash;
 	int			nargs;
 	const Oid  *types;
@@ -79,9 +86,8 @@ extern void loky_request_init(LokySharedRequest *shared);
 extern void loky_request_write(LokySharedRequest *shared,
 							   const LokyRequest *request);
 extern void loky_request_free(LokySharedRequest *shared);
-extern const char *loky_request_sql(const LokySharedRequest *shared);
-extern const char *loky_request_task(const LokySharedRequest *shared);
-extern const char *loky_request_label(const LokySharedRequest *shared);
+extern const char *loky_request_text(const LokySharedRequest *shared,
+									 LokyRequestText which);
 extern const char *loky_request_args(LokySharedRequest *shared, Size *len);
 
 #endif							/* LOKY_REQUEST_H */

@@ -261,9 +261,9 @@ run_task(void)
 
 	LokyMyDepth = task->request.depth;
 	loky_worker_reset_memory();
-	debug_query_string = pstrdup(loky_request_sql(&task->request));
+	debug_query_string = pstrdup(loky_request_text(&task->request, LOKY_TEXT_SQL));
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
-	loky_worker_show_label(loky_request_label(&task->request));
+	loky_worker_show_label(loky_request_text(&task->request, LOKY_TEXT_LABEL));
 	loky_dest_reset(LokyMyDest);
 	LokyMyDest->max_rows = 0;
 	LokyMyDest->hold = false;
