@@ -349,7 +349,8 @@ is_stuck(LokySharedExecutor *executor)
 
 		if (worker->state == LOKY_WORKER_FREE || worker == LokyMyWorker)
 			continue;
-		if (!worker->waiting || worker->depth > LokyMyDepth)
+		if (!worker->waiting || worker->depth > LokyMyDepth ||
+			!loky_deadlock_awaits(worker->procno))
 			return false;
 	}
 	return true;

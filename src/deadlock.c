@@ -137,6 +137,18 @@ loky_deadlock_await_nothing(void)
 	LWLockRelease(&loky->edges);
 }
 
+/* Does the process wait for something, and has it not just given up? */
+bool
+loky_deadlock_awaits(int procno)
+{
+	bool		awaits;
+
+	LWLockAcquire(&loky->edges, LW_SHARED);
+	awaits = loky->backends[procno].kind != LOKY_AWAITS_NOTHING;
+	LWLockRelease(&loky->edges);
+	return awaits;
+}
+
 /* Is none of the barrier's processes able to go on? */
 static bool
 is_closed(LokyLook *look, const LokyBarrier *barrier)

@@ -22,6 +22,7 @@ extern void loky_deadlock_await_map(LokySharedMap *map);
 extern void loky_deadlock_await_executor(LokySharedExecutor *executor, int id);
 extern void loky_deadlock_await_nothing(void);
 
+extern bool loky_deadlock_awaits(int procno);
 extern int	loky_deadlock_look(void);
 extern bool loky_deadlock_give_up(void);
 extern void loky_deadlock_raise(void) pg_attribute_noreturn();
