@@ -157,7 +157,8 @@ loky_executor_rows(PG_FUNCTION_ARGS)
 		add(&row, Int32GetDatum(executor.max_workers));
 		add(&row, Int32GetDatum(executor.nworkers));
 		add(&row, Int32GetDatum(executor.nidle + executor.nwaking));
-		add(&row, Int64GetDatum(executor.npending));
+		add(&row, Int64GetDatum(executor.npending + executor.ngated +
+								executor.npledged));
 		add(&row, Int64GetDatum(executor.nrunning));
 		add(&row, Int64GetDatum((int64) executor.succeeded));
 		add(&row, Int64GetDatum((int64) executor.failed));
@@ -254,28 +255,26 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The message of the error in a failed task's result, or NULL. */
-static char *
-error_message(LokySharedTask *task)
+/* What a pending task waits for, as users see it. */
+static const char *
+waits_name(LokyWaitsFor waits)
 {
-	LokyStoreReader *reader;
-	LokyRecordKind kind;
-	char	   *data;
-	Size		len;
-	char	   *message = NULL;
-
-	/* a file is not read under a lock */
-	if (pg_atomic_read_u32(&task->state) != LOKY_TASK_FAILED ||
-		task->result.has_file)
-		return NULL;
-	reader = loky_store_open(&task->result);
-	while (loky_store_next(reader, &kind, &data, &len))
+	switch (waits)
 	{
-		if (kind == LOKY_RECORD_ERROR)
-			message = loky_error_decode(data, len)->message;
+		case LOKY_WAITS_NOTHING:
+			break;
+		case LOKY_WAITS_COMMIT:
+			return "commit";
+		case LOKY_WAITS_AFTER:
+			return "after";
+		case LOKY_WAITS_DELAY:
+			return "delay";
+		case LOKY_WAITS_KEY:
+			return "key";
+		case LOKY_WAITS_WORKER:
+			return "worker";
 	}
-	loky_store_close(reader);
-	return message;
+	return NULL;
 }
 
 /* The columns of a task, copied under the lock of its executor. */
@@ -283,6 +282,7 @@ static void
 add_task(Row *row, LokySharedTask *task, bool readable)
 {
 	LokyTaskState state = (LokyTaskState) pg_atomic_read_u32(&task->state);
+	ErrorData  *error = readable ? loky_task_error(task) : NULL;
 
 	add(row, Int64GetDatum((int64) pg_atomic_read_u64(&task->id)));
 	add(row, Int32GetDatum(task->executor_id));
@@ -304,12 +304,13 @@ add_task(Row *row, LokySharedTask *task, bool readable)
 		add_null(row);
 	add_text(row, state == LOKY_TASK_FAILED && readable ?
 			 unpack_sql_state(task->sqlstate) : NULL);
-	add_text(row, readable ? error_message(task) : NULL);
+	add_text(row, error != NULL ? error->message : NULL);
 	add_null(row);				/* role, see ROLE_COLUMN */
 	add(row, Int32GetDatum(task->submitter));
 	add(row, Int32GetDatum(task->attempts));
-	add_null(row);				/* key */
-	add_text(row, state == LOKY_TASK_PENDING ? "worker" : NULL);
+	add_text(row, readable ? loky_request_text(&task->request, LOKY_TEXT_KEY) :
+			 NULL);
+	add_text(row, waits_name(task->waits));
 }
 
 /* The column of add_task with the role's name, filled in without a lock. */

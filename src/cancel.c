@@ -63,17 +63,15 @@ bool
 loky_cancel_task(LokySharedTask *task, bool running)
 {
 	LokySharedExecutor *executor = loky_task_executor(task);
-	int			waiter = LOKY_NO_WAITER;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 	bool		result = false;
-	bool		closing;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
 	{
 		case LOKY_TASK_PENDING:
-			loky_queue_remove(executor, task);
 			loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0,
-								&waiter);
+								&after);
 			result = true;
 			break;
 		case LOKY_TASK_RUNNING:
@@ -85,13 +83,8 @@ loky_cancel_task(LokySharedTask *task, bool running)
 		default:
 			break;
 	}
-	closing = executor->state != LOKY_EXECUTOR_OPEN;
-	LWLockRelease(&executor->lock);
-	loky_task_wake_waiters(waiter);
-
-	/* it may have been the last one that a closing executor waited for */
-	if (closing)
-		loky_wake_launcher();
+	loky_sched_unlock(executor, &after);
+	loky_sched_conclude(&after);
 	return result;
 }
 

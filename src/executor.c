@@ -110,12 +110,22 @@ find_role_slot(Oid role)
 	return unused;
 }
 
-/* Does nothing hold the executor's slot?  Its lock is held. */
+/*
+ * Has the executor neither tasks nor workers?  Tasks whose submitters have yet to
+ * commit do not count.  Its lock is held.
+ */
 static bool
 is_unused(LokySharedExecutor *executor)
 {
-	return executor->npending == 0 && executor->nrunning == 0 &&
-		executor->nmaps == 0 && executor->nworkers == 0;
+	return executor->npending + executor->ngated == 0 &&
+		executor->nrunning == 0 && executor->nmaps == 0 && executor->nworkers == 0;
+}
+
+/* ... and may its slot be another's? */
+static bool
+is_free(LokySharedExecutor *executor)
+{
+	return is_unused(executor) && executor->npledged == 0;
 }
 
 /*
@@ -125,7 +135,7 @@ is_unused(LokySharedExecutor *executor)
 static void
 empty_slot(LokySharedExecutor *executor)
 {
-	Assert(is_unused(executor));
+	Assert(is_free(executor));
 	loky->roles[executor->role_slot].executors--;
 	loky_area_free(executor->config);
 	executor->config = InvalidDsaPointer;
@@ -153,7 +163,7 @@ pick_slot(void)
 
 		if (executor->state == LOKY_EXECUTOR_FREE)
 			return executor;
-		if (!is_unused(executor))
+		if (!is_free(executor))
 			continue;
 		if (best == NULL || (closed && !best_closed) ||
 			(closed == best_closed && executor->last_used < best->last_used))
@@ -174,7 +184,7 @@ find_slot(void)
 	while ((executor = pick_slot()) != NULL)
 	{
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		if (executor->state != LOKY_EXECUTOR_FREE && is_unused(executor))
+		if (executor->state != LOKY_EXECUTOR_FREE && is_free(executor))
 			empty_slot(executor);
 		LWLockRelease(&executor->lock);
 		if (executor->state == LOKY_EXECUTOR_FREE)
@@ -562,11 +572,11 @@ stop_workers(LokySharedExecutor *executor, bool kill_workers, bool idle_only)
 
 /* Cancel all tasks and maps that no worker runs.  Executor's lock held. */
 static void
-cancel_all(LokySharedExecutor *executor)
+cancel_all(LokySharedExecutor *executor, LokyAftermath *after)
 {
 	dlist_iter	iter;
 
-	loky_stop_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0);
+	loky_stop_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0, after);
 	dlist_foreach(iter, &executor->maps)
 	{
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
@@ -584,6 +594,7 @@ void
 loky_executor_close(LokyExecutorRef ref, bool kill_workers)
 {
 	LokySharedExecutor *executor = ref.executor;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
@@ -593,11 +604,12 @@ loky_executor_close(LokyExecutorRef ref, bool kill_workers)
 	{
 		executor->state = LOKY_EXECUTOR_CLOSING;
 		if (kill_workers)
-			cancel_all(executor);
+			cancel_all(executor, &after);
 		stop_workers(executor, kill_workers, !kill_workers);
 	}
-	LWLockRelease(&executor->lock);
+	loky_sched_unlock(executor, &after);
 	LWLockRelease(&loky->directory);
+	loky_sched_conclude(&after);
 	loky_wake_launcher();
 }
 
@@ -606,11 +618,13 @@ void
 loky_executor_cancel_pending(LokyExecutorRef ref)
 {
 	LokySharedExecutor *executor = ref.executor;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (executor->id == ref.id)
-		cancel_all(executor);
-	LWLockRelease(&executor->lock);
+		cancel_all(executor, &after);
+	loky_sched_unlock(executor, &after);
+	loky_sched_conclude(&after);
 }
 
 /* End the present workers; what is pending runs on fresh ones. */
@@ -672,7 +686,8 @@ loky_executor_collect(void)
 			executor->state = LOKY_EXECUTOR_CLOSED;
 			wake = true;
 		}
-		else if (executor->npending == 0 && executor->nmaps == 0)
+		else if (executor->npending + executor->ngated == 0 &&
+				 executor->nmaps == 0)
 			stop_workers(executor, false, true);
 		LWLockRelease(&executor->lock);
 	}

@@ -6,7 +6,7 @@
  * Everything here lies in the main segment, which each process maps at the
  * same address, so plain pointers between these objects are good everywhere.
  *
- * Lock order: directory, executor, map, edges, area.  The lock of an executor's slot
+ * Lock order: directory, executor, keys, map, edges, area.  The lock of an executor's slot
  * guards the tasks and workers that name the slot, also after the executor
  * itself has gone.
  *
@@ -26,6 +26,7 @@
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
+#include "storage/spin.h"
 
 #include "slot.h"
 #include "task.h"
@@ -86,6 +87,9 @@ struct LokySharedExecutor
 	dlist_head	lane_list;
 	uint64		turn;
 	int			npending;		/* tasks in lanes */
+	dlist_head	gated;			/* tasks that wait for more than a worker */
+	int			ngated;
+	int			npledged;		/* tasks whose submitters have yet to commit */
 	int			nrunning;
 	int			nmaps;			/* maps not yet ended */
 	dlist_head	maps;
@@ -121,11 +125,18 @@ typedef struct LokySharedRole
 	pg_atomic_uint32 held;		/* futures kept */
 } LokySharedRole;
 
+/* Locks of the table of keys; a power of 2. */
+#define LOKY_KEY_LOCKS		32
+
+typedef struct LokySharedKey LokySharedKey;
+
 typedef struct LokySharedControl
 {
 	LWLock		directory;
 	LWLock		idfile;
 	LWLock		edges;
+	LWLock		key_locks[LOKY_KEY_LOCKS];
+	slock_t		free_keys_lock;
 
 	/* Under the directory's lock. */
 	int			next_executor_id;
@@ -159,6 +170,9 @@ typedef struct LokySharedControl
 	LokySharedBackend *backends;
 	LokySharedTask *tasks;
 	pg_atomic_uint64 *task_map; /* a bit for each claimed task */
+	LokySharedKey **key_buckets;	/* see key.c */
+	uint32		nkey_buckets;	/* constant, a power of 2 */
+	LokySharedKey *free_keys;	/* under free_keys_lock */
 	void	   *area;
 } LokySharedControl;
 

@@ -123,6 +123,7 @@ loky_queue_push(LokySharedExecutor *executor, LokySharedTask *task)
 	LokySharedLane *lane;
 
 	ASSERT_LOCKED(executor);
+	task->waits = LOKY_WAITS_WORKER;
 	lane = find_lane(executor, task);
 	if (lane == NULL)
 		start_lane(executor, task);
@@ -163,6 +164,7 @@ loky_queue_push_front(LokySharedExecutor *executor, LokySharedTask *task)
 	LokySharedLane *lane;
 
 	ASSERT_LOCKED(executor);
+	task->waits = LOKY_WAITS_WORKER;
 	lane = find_lane(executor, task);
 	if (lane == NULL)
 		start_lane(executor, task);
@@ -208,6 +210,7 @@ loky_queue_remove(LokySharedExecutor *executor, LokySharedTask *task)
 	}
 	task->prev = NULL;
 	task->next = NULL;
+	task->waits = LOKY_WAITS_NOTHING;
 	executor->npending--;
 }
 

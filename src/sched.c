@@ -42,6 +42,7 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
+#include "after.h"
 #include "compat.h"
 #include "guc.h"
 #include "map.h"
@@ -140,9 +141,8 @@ bool
 loky_sched_submit(LokySharedExecutor *executor, int id,
 				  LokySharedTask **tasks, int ntasks)
 {
-	WakeList	list = {0};
 	TimestampTz now = GetCurrentTimestamp();
-	int			waiter;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (executor->id != id || executor->state != LOKY_EXECUTOR_OPEN)
@@ -157,16 +157,20 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 		task->submitted = now;
 		task->executor_id = id;
 		loky_task_publish(task);
-		if (task->sqlstate == 0)
-			loky_queue_push(executor, task);
-		else
+		if (task->sqlstate != 0)
 			loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
-								task->sqlstate, &waiter);
+								task->sqlstate, &after);
+		else if (task->gated)
+			loky_gate_enter(executor, task, &after);
+		else
+		{
+			loky_queue_push(executor, task);
+			after.nready++;
+		}
 	}
 	executor->last_used = now;
-	rouse_for_work(executor, ntasks, &list);
-	LWLockRelease(&executor->lock);
-	wake_all(&list);
+	loky_sched_unlock(executor, &after);
+	loky_sched_conclude(&after);
 	return true;
 }
 
@@ -242,7 +246,7 @@ loky_sched_offer_map(LokySharedMap *map)
 void
 loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
 {
-	WakeList	list = {0};
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 	LokySharedTimer *timer;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
@@ -250,14 +254,16 @@ loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
 	{
 		LokySharedMap *map = timer->map;
 
-		if (map->lane.queued || map->closed || !loky_map_claimable(map))
-			continue;
-		pg_atomic_write_u32(&map->parked, 0);
-		loky_queue_push_map(executor, map, map->session);
+		if (timer->task != NULL)
+			loky_gate_advance(executor, timer->task, &after);
+		else if (!map->lane.queued && !map->closed && loky_map_claimable(map))
+		{
+			pg_atomic_write_u32(&map->parked, 0);
+			loky_queue_push_map(executor, map, map->session);
+			after.nready += executor->max_workers;
+		}
 	}
-	rouse_for_work(executor, executor->max_workers, &list);
-	LWLockRelease(&executor->lock);
-	wake_all(&list);
+	loky_sched_unlock(executor, &after);
 }
 
 /*
@@ -300,7 +306,7 @@ is_to_leave(LokySharedExecutor *executor, LokySharedWorker *worker)
 		executor->excess = 0;
 	}
 	return executor->state != LOKY_EXECUTOR_OPEN &&
-		executor->npending == 0 && executor->nmaps == 0;
+		executor->npending + executor->ngated == 0 && executor->nmaps == 0;
 }
 
 /*
@@ -485,15 +491,30 @@ loky_sched_rejoin(LokySharedWorker *worker)
 	return idle;
 }
 
+/* Append the edges of the task, which it has no more then, to the list. */
+static void
+take_edges(LokySharedTask *task, LokyEdgeList *list)
+{
+	if (list->first == NULL)
+		list->first = task->edges;
+	else
+		list->last->next = task->edges;
+	list->last = task->last_edge;
+	task->edges = NULL;
+}
+
 /*
- * Bring a task to a final state.  The executor's lock is held; *waiter is whom
- * to wake after its release.
+ * Bring a task to a final state, wherever it is.  The executor's lock is held;
+ * what is left to do then is added to *after, for loky_sched_unlock and
+ * loky_sched_conclude.
  */
 void
 loky_sched_end_task(LokySharedExecutor *executor, LokySharedTask *task,
-					LokyTaskState state, int sqlstate, int *waiter)
+					LokyTaskState state, int sqlstate, LokyAftermath *after)
 {
 	ASSERT_LOCKED(executor);
+	if (task->waits != LOKY_WAITS_NOTHING || task->has_key)
+		loky_gate_leave(executor, task, after);
 	task->finished = GetCurrentTimestamp();
 	task->sqlstate = sqlstate;
 	switch (state)
@@ -510,9 +531,92 @@ loky_sched_end_task(LokySharedExecutor *executor, LokySharedTask *task,
 	}
 	dlist_push_tail(&executor->finished, &task->node);
 	executor->nfinished++;
-	*waiter = task->waiter;
+	if (after->waiter == LOKY_NO_WAITER)
+		after->waiter = task->waiter;
+	else if (task->waiter != LOKY_NO_WAITER && task->waiter != after->waiter)
+		after->waiter = LOKY_MANY_WAITERS;
 	task->waiter = LOKY_NO_WAITER;
+	if (task->edges != NULL)
+		take_edges(task, state == LOKY_TASK_SUCCEEDED ? &after->met :
+				   &after->unmet);
+	if (task->discard)
+	{
+		task->next = after->discarded;
+		after->discarded = task;
+	}
 	loky_task_set_state(task, state);
+}
+
+/*
+ * Release the executor's lock, after tasks may have ended or become ready.  Wakes
+ * the workers that are wanted for these.
+ */
+void
+loky_sched_unlock(LokySharedExecutor *executor, LokyAftermath *after)
+{
+	WakeList	list = {0};
+
+	if (after->nready > 0)
+		rouse_for_work(executor, after->nready, &list);
+	after->nready = 0;
+
+	/* it may have been the last one that a closing executor waited for */
+	if (executor->state != LOKY_EXECUTOR_OPEN)
+		list.launcher = true;
+	LWLockRelease(&executor->lock);
+	wake_all(&list);
+}
+
+/* Free the future with this id, if it is still there.  No lock is held. */
+void
+loky_sched_forget(uint64 id)
+{
+	LokySharedTask *task = loky_task_lookup(id);
+
+	if (task != NULL)
+		loky_task_free(task);
+}
+
+/* Nobody will ask for this failed task: the server's log tells of it. */
+static void
+log_discarded(LokySharedTask *task)
+{
+	const ErrorData *edata = loky_task_error(task);
+
+	ereport(LOG,
+			(errcode(task->sqlstate),
+			 errmsg("loky task " UINT64_FORMAT " failed: %s",
+					pg_atomic_read_u64(&task->id),
+					edata != NULL ? edata->message :
+					unpack_sql_state(task->sqlstate)),
+			 edata != NULL && edata->detail != NULL ?
+			 errdetail_internal("%s", edata->detail) : 0,
+			 edata != NULL && edata->context != NULL ?
+			 errcontext_msg("%s", edata->context) : 0));
+}
+
+/*
+ * Do what is left to do after tasks have ended: wake who waits for them, let go on
+ * what was to run after them, free what nobody asks for.  No lock is held.
+ */
+void
+loky_sched_conclude(LokyAftermath *after)
+{
+	LokySharedTask *task;
+
+	loky_task_wake_waiters(after->waiter);
+	after->waiter = LOKY_NO_WAITER;
+	if (after->met.first != NULL || after->unmet.first != NULL)
+		loky_after_follow(after);
+	while ((task = after->discarded) != NULL)
+	{
+		after->discarded = task->next;
+		if (pg_atomic_read_u32(&task->state) == LOKY_TASK_FAILED)
+			log_discarded(task);
+		loky_sched_forget(pg_atomic_read_u64(&task->id));
+	}
+	loky_task_wake_waiters(after->waiter);
+	after->waiter = LOKY_NO_WAITER;
 }
 
 /* Wake who waits for an executor that was shut down to come to rest. */
@@ -524,15 +628,16 @@ wake_shutdown_waiters(LokySharedExecutor *executor)
 }
 
 /*
- * The worker has ended its task; the result is complete.  From here on the
- * worker counts as free, and it calls loky_sched_next at once.
+ * The worker has ended its task, or this attempt at it; the result is complete.
+ * From here on the worker counts as free, and it calls loky_sched_next at once.
  */
 void
 loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 	LokySharedTask *task = worker->task;
-	int			waiter;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
+	LokyWorkerPhase phase = worker->phase;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	worker->task = NULL;
@@ -542,9 +647,15 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
 	executor->nrunning--;
 	executor->nwaking++;
 	pg_atomic_write_u32(&worker->woken, 1);
-	loky_sched_end_task(executor, task, state, sqlstate, &waiter);
-	LWLockRelease(&executor->lock);
-	loky_task_wake_waiters(waiter);
+	if (state != LOKY_TASK_FAILED ||
+		!loky_gate_again(executor, task, phase, sqlstate, &after))
+		loky_sched_end_task(executor, task, state, sqlstate, &after);
+
+	/* one of those that became ready is this worker's own next */
+	if (after.nready > 0)
+		after.nready--;
+	loky_sched_unlock(executor, &after);
+	loky_sched_conclude(&after);
 	wake_shutdown_waiters(executor);
 }
 
@@ -628,8 +739,7 @@ void
 loky_sched_settle(LokySharedWorker *worker)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
-	WakeList	list = {0};
-	int			waiter = LOKY_NO_WAITER;
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 
 	if (worker->tag != 0 && loky_settle_fails_run(worker))
 		loky_cancel_children(worker);
@@ -639,13 +749,11 @@ loky_sched_settle(LokySharedWorker *worker)
 		LWLockRelease(&executor->lock);
 		return;
 	}
-	waiter = loky_settle_worker(executor, worker);
+	loky_settle_worker(executor, worker, &after);
 	if (pg_atomic_read_u32(&executor->nlanes) > 0)
-		rouse_for_work(executor, 1, &list);
-	list.launcher = true;
-	LWLockRelease(&executor->lock);
-
-	wake_all(&list);
-	loky_task_wake_waiters(waiter);
+		after.nready++;
+	loky_sched_unlock(executor, &after);
+	loky_wake_launcher();
+	loky_sched_conclude(&after);
 	wake_shutdown_waiters(executor);
 }

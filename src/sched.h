@@ -17,6 +17,28 @@
 
 #include "pool.h"
 
+/* Edges of tasks that have ended; see after.c. */
+typedef struct LokyEdgeList
+{
+	LokySharedEdge *first;
+	LokySharedEdge *last;
+} LokyEdgeList;
+
+/*
+ * What is left to do when tasks have ended, once the lock is released: local to
+ * whoever ends them.
+ */
+typedef struct LokyAftermath
+{
+	int			waiter;			/* whom to wake */
+	int			nready;			/* tasks that have come into a lane */
+	LokyEdgeList met;			/* of those that have succeeded */
+	LokyEdgeList unmet;			/* of others */
+	LokySharedTask *discarded;	/* to be freed, linked by next */
+} LokyAftermath;
+
+#define LOKY_NO_AFTERMATH	{.waiter = LOKY_NO_WAITER}
+
 /* sched.c */
 typedef enum LokyNext
 {
@@ -50,7 +72,31 @@ extern void loky_sched_settle(LokySharedWorker *worker);
 extern int	loky_sched_demand(LokySharedExecutor *executor);
 extern void loky_sched_end_task(LokySharedExecutor *executor,
 								LokySharedTask *task, LokyTaskState state,
-								int sqlstate, int *waiter);
+								int sqlstate, LokyAftermath *after);
+extern void loky_sched_unlock(LokySharedExecutor *executor,
+							  LokyAftermath *after);
+extern void loky_sched_conclude(LokyAftermath *after);
+extern void loky_sched_forget(uint64 id);
+
+/* gate.c; the executor's lock is held */
+extern void loky_gate_enter(LokySharedExecutor *executor, LokySharedTask *task,
+							LokyAftermath *after);
+extern void loky_gate_advance(LokySharedExecutor *executor,
+							  LokySharedTask *task, LokyAftermath *after);
+extern void loky_gate_leave(LokySharedExecutor *executor, LokySharedTask *task,
+							LokyAftermath *after);
+extern bool loky_gate_again(LokySharedExecutor *executor, LokySharedTask *task,
+							LokyWorkerPhase phase, int sqlstate,
+							LokyAftermath *after);
+
+/* ... and is not */
+extern void loky_gate_commit(uint64 id);
+extern void loky_gate_drop(uint64 id);
+extern void loky_gate_move(uint64 id, LokySharedExecutor *target,
+						   int target_id);
+
+/* after.c; no lock is held */
+extern void loky_after_follow(LokyAftermath *aftermath);
 
 /* stop.c; the executor's lock is held, but for those on oneself */
 extern void loky_stop_run(LokySharedWorker *worker);
@@ -59,13 +105,14 @@ extern void loky_stop_self(LokySharedWorker *worker);
 extern void loky_stop_self_to_replace(LokySharedWorker *worker);
 extern void loky_stop_pending(LokySharedExecutor *executor,
 							  LokyTaskState state, int sqlstate,
-							  const char *error, Size len);
+							  const char *error, Size len,
+							  LokyAftermath *after);
 
 /* settle.c; the executor's lock is held */
-extern int	loky_settle_worker(LokySharedExecutor *executor,
-							   LokySharedWorker *worker);
+extern void loky_settle_worker(LokySharedExecutor *executor,
+							   LokySharedWorker *worker, LokyAftermath *after);
 extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
-							  Size len);
+							  Size len, LokyAftermath *after);
 
 /* settle.c; no lock needed */
 extern void loky_settle_encode_broken(StringInfo buf, const char *detail,

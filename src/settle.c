@@ -7,6 +7,7 @@
  * marks that the worker has left in its slot:
  * 	  final commit done			succeeded
  * 	  taken but not begun		back to the queue
+ * 	  begun						pending again, where it has attempts left
  * 	  anything else				failed, with LK001, or LK003 if ended on purpose
  * So nothing is lost, and nothing that was committed is run again.
  *
@@ -105,7 +106,8 @@ loky_settle_encode_broken(StringInfo buf, const char *detail,
  * read maps.
  */
 static void
-fail_all(LokySharedExecutor *executor, const char *error, Size len)
+fail_all(LokySharedExecutor *executor, const char *error, Size len,
+		 LokyAftermath *after)
 {
 	dsa_pointer copy = loky_area_alloc(len);
 	dlist_iter	iter;
@@ -119,7 +121,7 @@ fail_all(LokySharedExecutor *executor, const char *error, Size len)
 		executor->error_len = (uint32) len;
 	}
 	loky_stop_pending(executor, LOKY_TASK_FAILED,
-					  ERRCODE_LOKY_BROKEN_EXECUTOR, error, len);
+					  ERRCODE_LOKY_BROKEN_EXECUTOR, error, len, after);
 	dlist_foreach(iter, &executor->maps)
 	{
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
@@ -135,19 +137,20 @@ fail_all(LokySharedExecutor *executor, const char *error, Size len)
  * what is pending fails, what runs is left to end.
  */
 void
-loky_settle_break(LokySharedExecutor *executor, const char *error, Size len)
+loky_settle_break(LokySharedExecutor *executor, const char *error, Size len,
+				  LokyAftermath *after)
 {
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	if (executor->state == LOKY_EXECUTOR_OPEN ||
 		executor->state == LOKY_EXECUTOR_CLOSING)
 		executor->state = LOKY_EXECUTOR_BROKEN;
-	fail_all(executor, error, len);
+	fail_all(executor, error, len, after);
 }
 
 /* A worker that ended before it was ready: pause, or give up. */
 static void
 settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
-					bool stopped)
+					bool stopped, LokyAftermath *after)
 {
 	StringInfoData buf;
 
@@ -163,7 +166,7 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 										   worker->last_words[0] != '\0' ?
 										   worker->last_words : "no reason is known"),
 								  NULL);
-		loky_settle_break(executor, buf.data, buf.len);
+		loky_settle_break(executor, buf.data, buf.len, after);
 		return;
 	}
 	executor->failed_starts = Min(executor->failed_starts + 1,
@@ -178,44 +181,42 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 		executor->nworkers - 1 - executor->nstarting > 0)
 		return;
 	encode_failed_start(&buf, worker);
-	fail_all(executor, buf.data, buf.len);
+	fail_all(executor, buf.data, buf.len, after);
 	executor->failed_starts = 0;
 }
 
 /* What becomes of the task that the dead worker had. */
-static int
+static void
 settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
-			const StringInfo error)
+			const StringInfo error, LokyAftermath *after)
 {
 	LokySharedTask *task = worker->task;
-	int			waiter = LOKY_NO_WAITER;
+	int			sqlstate = worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
+		ERRCODE_LOKY_TERMINATED_WORKER;
 
 	worker->task = NULL;
 	executor->nrunning--;
 	if (worker->phase == LOKY_PHASE_COMMITTED)
-		loky_sched_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, &waiter);
-	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill &&
-			 pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_NONE)
+		loky_sched_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
+	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+	{
+		loky_store_free(&task->result);
+		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, after);
+	}
+	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill)
 	{
 		loky_task_set_state(task, LOKY_TASK_PENDING);
 		task->attempts--;
 		task->worker = 0;
 		loky_queue_push_front(executor, task);
 	}
-	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
-	{
-		loky_store_free(&task->result);
-		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &waiter);
-	}
-	else
+	else if (worker->kill ||
+			 !loky_gate_again(executor, task, worker->phase, sqlstate, after))
 	{
 		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
 					   error->len);
-		loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
-							worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
-							ERRCODE_LOKY_TERMINATED_WORKER, &waiter);
+		loky_sched_end_task(executor, task, LOKY_TASK_FAILED, sqlstate, after);
 	}
-	return waiter;
 }
 
 /*
@@ -237,15 +238,12 @@ loky_settle_fails_run(LokySharedWorker *worker)
 	return part != NULL && part->running && !part->committed;
 }
 
-/*
- * Settle all that the worker had.  Returns whom to wake once the lock is
- * released.
- */
-int
-loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
+/* Settle all that the worker had. */
+void
+loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
+				   LokyAftermath *after)
 {
 	StringInfoData error;
-	int			waiter = LOKY_NO_WAITER;
 	bool		stopped;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
@@ -262,7 +260,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 		executor->nidle--;
 	}
 	else if (worker->state == LOKY_WORKER_STARTING)
-		settle_failed_start(executor, worker, stopped);
+		settle_failed_start(executor, worker, stopped, after);
 	else if (pg_atomic_read_u32(&worker->woken) != 0)
 	{
 		executor->nwaking--;
@@ -271,7 +269,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 	if ((worker->task != NULL || worker->map != NULL) && !worker->kill)
 		executor->restarts++;
 	if (worker->task != NULL)
-		waiter = settle_task(executor, worker, &error);
+		settle_task(executor, worker, &error, after);
 	if (worker->map != NULL)
 	{
 		LokySharedMap *map = worker->map;
@@ -286,5 +284,4 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker)
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	pfree(error.data);
-	return waiter;
 }

@@ -26,6 +26,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "held.h"
+#include "key.h"
 #include "pool.h"
 
 LokySharedControl *loky = NULL;
@@ -45,6 +46,7 @@ typedef struct ShmemLayout
 	Size		backends;
 	Size		tasks;
 	Size		task_map;
+	Size		keys;
 	Size		area;
 	Size		total;
 } ShmemLayout;
@@ -67,6 +69,7 @@ compute_layout(void)
 										 sizeof(LokySharedBackend)));
 	l.tasks = CACHELINEALIGN(mul_size(l.ntasks, sizeof(LokySharedTask)));
 	l.task_map = CACHELINEALIGN(l.ntasks / 64 * sizeof(pg_atomic_uint64));
+	l.keys = CACHELINEALIGN(loky_key_table_size(l.ntasks));
 	l.area = loky_area_size();
 	l.total = add_size(l.control, l.roles);
 	l.total = add_size(l.total, l.executors);
@@ -74,6 +77,7 @@ compute_layout(void)
 	l.total = add_size(l.total, l.backends);
 	l.total = add_size(l.total, l.tasks);
 	l.total = add_size(l.total, l.task_map);
+	l.total = add_size(l.total, l.keys);
 	l.total = add_size(l.total, l.area);
 	l.total = add_size(l.total, PG_CACHE_LINE_SIZE);
 	return l;
@@ -124,6 +128,7 @@ init_objects(int lock_tranche)
 		loky_queue_init(executor);
 		loky_timer_init(executor);
 		dlist_init(&executor->idle);
+		dlist_init(&executor->gated);
 		dlist_init(&executor->finished);
 	}
 	for (int i = 0; i < loky->nworkers; i++)
@@ -170,6 +175,7 @@ loky_shmem_startup(void)
 		loky->backends = carve(&place, l.backends, true);
 		loky->tasks = carve(&place, l.tasks, false);
 		loky->task_map = carve(&place, l.task_map, true);
+		loky_key_init(carve(&place, l.keys, true), l.ntasks, lock_tranche);
 		loky->area = place;
 		LWLockRegisterTranche(lock_tranche, "LokyPool");
 		LWLockRegisterTranche(area_tranche, "LokyArea");

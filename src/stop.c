@@ -90,11 +90,12 @@ loky_stop_self_to_replace(LokySharedWorker *worker)
 
 /*
  * End everything pending: cancelled, or failed with the encoded error.  The
- * executor's lock is held; the waiters are woken while it is.
+ * executor's lock is held.  What the submitters have yet to commit is left.
  */
 void
 loky_stop_pending(LokySharedExecutor *executor, LokyTaskState state,
-				  int sqlstate, const char *error, Size len)
+				  int sqlstate, const char *error, Size len,
+				  LokyAftermath *after)
 {
 	LokySharedLane *lane;
 	dlist_mutable_iter iter;
@@ -106,14 +107,20 @@ loky_stop_pending(LokySharedExecutor *executor, LokyTaskState state,
 		if (lane->map != NULL)
 			loky_queue_remove_map(executor, lane->map);
 	}
-	while ((lane = loky_queue_first(executor)) != NULL)
-	{
-		LokySharedTask *task = loky_queue_pop(executor, lane);
-		int			waiter;
 
+	/* the end of one may let another one go on, from the list into a lane */
+	for (;;)
+	{
+		LokySharedTask *task;
+
+		if ((lane = loky_queue_first(executor)) != NULL)
+			task = lane->head;
+		else if (!dlist_is_empty(&executor->gated))
+			task = dlist_head_element(LokySharedTask, node, &executor->gated);
+		else
+			break;
 		if (error != NULL)
 			loky_store_set(&task->result, LOKY_RECORD_ERROR, error, len);
-		loky_sched_end_task(executor, task, state, sqlstate, &waiter);
-		loky_task_wake_waiters(waiter);
+		loky_sched_end_task(executor, task, state, sqlstate, after);
 	}
 }

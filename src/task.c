@@ -11,12 +11,14 @@
  * ------
  *	  FREE -> PENDING			loky_task_publish
  *	  PENDING -> RUNNING		a worker takes it
- *	  RUNNING -> PENDING		a worker that is told to end gives it back
+ *	  RUNNING -> PENDING		a worker that is told to end gives it back, or it
+ *								is to be run again
  *	  PENDING, RUNNING -> final	the worker, a canceller, or whoever settles
  *								a worker that is gone
  *	  final -> FREE				loky_task_free, by forget, eviction or expiry
- * A PENDING task is in a lane of its executor; a final one in the executor's
- * list of finished tasks until it is freed.  The request exists from PENDING
+ * A PENDING task is in a lane of its executor, or waits for more than a worker
+ * (gate.c); a final one is in the executor's list of finished tasks until it is
+ * freed.  The request exists from PENDING
  * on, the result is complete in the final states and immutable then.
  *
  * Locking
@@ -42,6 +44,8 @@
 #include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
 
+#include "after.h"
+#include "errdata.h"
 #include "guc.h"
 #include "pool.h"
 
@@ -99,6 +103,8 @@ release_slot(LokySharedTask *task)
 
 	loky_request_free(&task->request);
 	loky_store_free(&task->result);
+	if (task->after != NULL)
+		loky_after_unref(task->after);
 	pg_atomic_fetch_sub_u32(&loky->roles[role_slot].held, 1);
 	pg_atomic_fetch_and_u64(&loky->task_map[slot / 64],
 							~(UINT64CONST(1) << (slot % 64)));
@@ -154,6 +160,22 @@ loky_task_claim(LokySharedExecutor *executor)
 	task->sqlstate = 0;
 	task->started = 0;
 	task->finished = 0;
+	task->waits = LOKY_WAITS_NOTHING;
+	task->pledged = false;
+	task->has_key = false;
+	task->key = 0;
+	task->due = 0;
+	task->delay = 0;
+	task->timeout = 0;
+	task->retries = 0;
+	task->discard = false;
+	task->gated = false;
+	task->after = NULL;
+	task->edges = NULL;
+	task->last_callback = 0;
+	task->timer.set = false;
+	task->timer.task = task;
+	task->timer.map = NULL;
 	task->lane.queued = false;
 	pg_atomic_write_u32(&task->state, LOKY_TASK_FREE);
 	loky_request_init(&task->request);
@@ -375,6 +397,33 @@ loky_task_expire(void)
 			loky_task_free(task);
 		}
 	}
+}
+
+/*
+ * The error that a failed task has left, in CurrentMemoryContext; NULL where it
+ * has none in memory.  A file is not read: the executor's lock may be held, or else
+ * nobody else frees the task.
+ */
+ErrorData *
+loky_task_error(LokySharedTask *task)
+{
+	LokyStoreReader *reader;
+	LokyRecordKind kind;
+	char	   *data;
+	Size		len;
+	ErrorData  *error = NULL;
+
+	if (pg_atomic_read_u32(&task->state) != LOKY_TASK_FAILED ||
+		task->result.has_file)
+		return NULL;
+	reader = loky_store_open(&task->result);
+	while (loky_store_next(reader, &kind, &data, &len))
+	{
+		if (kind == LOKY_RECORD_ERROR)
+			error = loky_error_decode(data, len);
+	}
+	loky_store_close(reader);
+	return error;
 }
 
 /*

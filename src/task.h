@@ -25,6 +25,9 @@
 /* Room for small results in the task itself. */
 #define LOKY_RESULT_INLINE	256
 
+typedef struct LokySharedAfter LokySharedAfter;
+typedef struct LokySharedEdge LokySharedEdge;
+
 /*
  * A lane: what one session has ready in one executor at one priority and depth,
  * first come first served; or one map.  Lanes of equal priority take turns.  The lane
@@ -71,6 +74,19 @@ typedef enum LokyVerdict
 	LOKY_VERDICT_COMMIT			/* it can't be cancelled any more */
 } LokyVerdict;
 
+/*
+ * What a PENDING task waits for: one at a time, in this order.  See gate.c.
+ */
+typedef enum LokyWaitsFor
+{
+	LOKY_WAITS_NOTHING,			/* it is not pending, or moves on */
+	LOKY_WAITS_COMMIT,			/* the end of the submitter's transaction */
+	LOKY_WAITS_AFTER,			/* other tasks to end */
+	LOKY_WAITS_DELAY,			/* its time */
+	LOKY_WAITS_KEY,				/* others with its key to end */
+	LOKY_WAITS_WORKER			/* in a lane */
+} LokyWaitsFor;
+
 /* values of LokySharedTask.waiter besides a process number */
 #define LOKY_NO_WAITER		(-1)
 #define LOKY_MANY_WAITERS	(-2)
@@ -94,6 +110,14 @@ struct LokySharedTask
 	uint64		session;
 	uint64		parent;			/* tag of the run that submitted it; 0: none */
 	TimestampTz submitted;
+	int			timeout;		/* ms of each attempt, 0: none */
+	int			retries;
+	uint64		key;			/* hash, 0: none */
+	int			key_limit;
+	bool		discard;		/* freed when it ends */
+	bool		gated;			/* waits for more than a worker */
+	int64		delay;			/* us from its queueing */
+	LokySharedAfter *after;		/* what must end first, or NULL */
 
 	/* Written under the executor's lock; read by anyone. */
 	pg_atomic_uint32 state;
@@ -114,9 +138,17 @@ struct LokySharedTask
 	int			sqlstate;		/* of a failed one */
 	TimestampTz started;
 	TimestampTz finished;
-	LokySharedTask *prev;		/* in the lane */
+	LokyWaitsFor waits;
+	bool		pledged;		/* the submitter's transaction has yet to commit */
+	bool		has_key;		/* counts among those with its key that may run */
+	TimestampTz due;			/* not before */
+	LokySharedTimer timer;		/* set while it waits for its time */
+	LokySharedEdge *edges;		/* to tasks that wait for this one */
+	LokySharedEdge *last_edge;
+	uint64		last_callback;	/* id, 0: none was added */
+	LokySharedTask *prev;		/* in the lane, or behind its key */
 	LokySharedTask *next;
-	dlist_node	node;			/* in the executor's finished list */
+	dlist_node	node;			/* in the executor's list gated, or finished */
 	LokySharedLane lane;		/* valid while this is the lane's head */
 
 	/* See request.h and store.h. */
@@ -140,6 +172,7 @@ extern bool loky_task_evict(void);
 extern void loky_task_set_state(LokySharedTask *task, LokyTaskState state);
 extern void loky_task_wake_waiters(int waiter);
 extern void loky_task_expire(void);
+extern ErrorData *loky_task_error(LokySharedTask *task);
 
 /* queue.c; the executor's lock is held */
 extern void loky_queue_init(LokySharedExecutor *executor);

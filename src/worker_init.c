@@ -77,6 +77,7 @@ static void
 break_executor(const ErrorData *cause)
 {
 	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
+	LokyAftermath after = LOKY_NO_AFTERMATH;
 	StringInfoData error;
 	char	   *detail = psprintf("%s: %s", unpack_sql_state(cause->sqlerrcode),
 								  cause->message);
@@ -87,8 +88,9 @@ break_executor(const ErrorData *cause)
 	loky_settle_encode_broken(&error, detail, cause->context);
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (!LokyMyWorker->kill)
-		loky_settle_break(executor, error.data, error.len);
-	LWLockRelease(&executor->lock);
+		loky_settle_break(executor, error.data, error.len, &after);
+	loky_sched_unlock(executor, &after);
+	loky_sched_conclude(&after);
 	loky_stop_self(LokyMyWorker);
 }
 
