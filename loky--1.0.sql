@@ -23,6 +23,20 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.submit(text, "any") IS
 'queues a task with arguments and returns its future';
 
+CREATE FUNCTION loky.submit_task(task text, args record DEFAULT NULL,
+    label text DEFAULT NULL, timeout interval DEFAULT NULL,
+    priority integer DEFAULT 0, retries integer DEFAULT 0,
+    on_commit boolean DEFAULT false, after bigint[] DEFAULT NULL,
+    key text DEFAULT NULL, key_limit integer DEFAULT 1,
+    delay interval DEFAULT NULL, retry_on text[] DEFAULT NULL,
+    discard boolean DEFAULT false, executor integer DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'loky_submit_task'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.submit_task(text, record, text, interval, integer,
+    integer, boolean, bigint[], text, integer, interval, text[], boolean, integer) IS
+'queues a task, says when and how often it is to be run, and returns its future';
+
 CREATE FUNCTION loky.submit_all(task text, items anycompatiblearray,
     label text DEFAULT NULL, executor integer DEFAULT NULL)
 RETURNS bigint[]
@@ -92,6 +106,13 @@ AS 'MODULE_PATHNAME', 'loky_wait'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.wait(bigint[], interval, text) IS
 'waits for all tasks, the first one done, or the first one that fails, and returns the state of each';
+
+CREATE FUNCTION loky.add_done_callback(future bigint, task text)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'loky_add_done_callback'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.add_done_callback(bigint, text) IS
+'queues a task that runs once a future is done, with its id as argument, and returns the task''s own future';
 
 CREATE FUNCTION loky.forget(future bigint)
 RETURNS boolean

@@ -42,8 +42,9 @@
 #include "errdata.h"
 
 /*
- * Room for up to max edges to the task that will have this id, with one reference,
- * which is the caller's.  Raises an error where the area is full.
+ * Room for up to max edges to the task that will have this id, with two references:
+ * the task's own, and the submitter's until it is armed.  Raises an error where the
+ * area is full.
  */
 LokySharedAfter *
 loky_after_create(uint64 dependant, int max, bool whatever)
@@ -59,7 +60,7 @@ loky_after_create(uint64 dependant, int max, bool whatever)
 				 errhint("Raise loky.shared_memory, or forget finished futures with loky.forget().")));
 	after = loky_area_address(dp);
 	after->self = dp;
-	pg_atomic_init_u32(&after->refs, 1);
+	pg_atomic_init_u32(&after->refs, 2);
 	pg_atomic_init_u32(&after->left, 1);
 	pg_atomic_init_u64(&after->failed, 0);
 	after->dependant = dependant;
@@ -161,7 +162,7 @@ look_at(LokySharedAfter *after, LokyAftermath *more)
 		{
 			loky_store_set(&task->result, LOKY_RECORD_ERROR, error.data,
 						   error.len);
-			loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
+			loky_end_task(executor, task, LOKY_TASK_FAILED,
 								ERRCODE_LOKY_DEPENDENCY_FAILED, more);
 		}
 		else if (failed == 0 && task->waits == LOKY_WAITS_AFTER)
@@ -224,5 +225,6 @@ loky_after_arm(LokySharedAfter *after)
 
 	pg_atomic_fetch_sub_u32(&after->left, 1);
 	look_at(after, &more);
-	loky_sched_conclude(&more);
+	loky_after_unref(after);
+	loky_end_conclude(&more);
 }

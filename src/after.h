@@ -28,7 +28,7 @@ struct LokySharedEdge
 struct LokySharedAfter
 {
 	dsa_pointer self;			/* constant */
-	pg_atomic_uint32 refs;		/* of the task, and of each linked edge */
+	pg_atomic_uint32 refs;		/* of the task, each linked edge, and one until armed */
 	pg_atomic_uint32 left;		/* tasks to end; and one until it is armed */
 	pg_atomic_uint64 failed;	/* id of one that did not succeed; 0: none */
 	uint64		dependant;		/* constant */

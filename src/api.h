@@ -33,6 +33,7 @@ extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 
 /* api_future.c */
 extern const char *loky_api_state_name(LokyTaskState state);
+extern int	loky_api_ids(ArrayType *array, const char *name, int64 **ids);
 extern int	loky_api_futures(ArrayType *array, int64 **ids);
 
 #endif							/* LOKY_API_H */

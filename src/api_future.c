@@ -369,11 +369,11 @@ compare_positions(const void *a, const void *b)
 }
 
 /*
- * The distinct ids of the array, in the order in which they first stand in it;
- * all exist and may be used.  Returns their number.
+ * The distinct ids of the array, which is the argument with this name, in the order
+ * in which they first stand in it.  Returns their number.
  */
 int
-loky_api_futures(ArrayType *array, int64 **ids)
+loky_api_ids(ArrayType *array, const char *name, int64 **ids)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -390,7 +390,7 @@ loky_api_futures(ArrayType *array, int64 **ids)
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
-			loky_api_refuse_null("futures");
+			loky_api_refuse_null(name);
 		pairs[2 * i] = DatumGetInt64(elements[i]);
 		pairs[2 * i + 1] = i;
 	}
@@ -402,9 +402,18 @@ loky_api_futures(ArrayType *array, int64 **ids)
 		if (!repeated[i])
 			(*ids)[left++] = DatumGetInt64(elements[i]);
 	}
-	for (int i = 0; i < left; i++)
-		(void) look_at_state((*ids)[i]);
 	return left;
+}
+
+/* The same for futures that all exist and may be used. */
+int
+loky_api_futures(ArrayType *array, int64 **ids)
+{
+	int			n = loky_api_ids(array, "futures", ids);
+
+	for (int i = 0; i < n; i++)
+		(void) look_at_state((*ids)[i]);
+	return n;
 }
 
 static LokyWaitUntil

@@ -32,6 +32,7 @@
 #include "errdata.h"
 #include "map_reader.h"
 #include "reader.h"
+#include "submission.h"
 
 LOKY_FUNCTION(loky_map);
 LOKY_FUNCTION(loky_flat_map);
@@ -96,7 +97,7 @@ refuse_unsupported(FunctionCallInfo fcinfo, int base)
 static void
 reduce(LokyMapCall *call)
 {
-	LokyReducers *reducers = loky_client_take_reducers(call->executor);
+	LokyReducers *reducers = loky_submission_take_reducers(call->executor);
 	LokyValues *args = &call->args;
 	ErrorData  *error;
 
@@ -108,7 +109,7 @@ reduce(LokyMapCall *call)
 	if (error != NULL)
 		ReThrowError(error);
 	(void) loky_reduce_types(reducers, args->n, args->types);
-	loky_client_keep_reducers(call->executor, reducers);
+	loky_submission_keep_reducers(call->executor, reducers);
 }
 
 /* The call's arguments; base is the number of "timeout". */

@@ -32,6 +32,7 @@
 #include "guc.h"
 #include "held.h"
 #include "reduce.h"
+#include "remembered.h"
 #include "worker.h"
 
 LOKY_FUNCTION(loky_get_reusable_executor);
@@ -210,7 +211,7 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 		}
 	}
 	ref = loky_executor_get(config, size, reuse);
-	loky_executor_remember(ref.id, config, size);
+	loky_remembered_add(ref.id, config, size);
 	if (ref.executor->max_workers != size)
 		loky_executor_resize(ref, size);
 	if (previous.id != 0 && previous.id != ref.id)

@@ -70,7 +70,7 @@ loky_cancel_task(LokySharedTask *task, bool running)
 	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
 	{
 		case LOKY_TASK_PENDING:
-			loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0,
+			loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0,
 								&after);
 			result = true;
 			break;
@@ -84,7 +84,7 @@ loky_cancel_task(LokySharedTask *task, bool running)
 			break;
 	}
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	return result;
 }
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * client.c
- *	  The caller's side: submitting, waiting, and what to clear up after it.
+ *	  The caller's side: finding futures, and waiting for them.
  *
  * Any backend can be a caller, a worker that runs a task included.  What it
  * holds in shared memory is given back by held.c.
@@ -23,13 +23,11 @@
 
 #include <sched.h>
 
-#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "client.h"
@@ -37,9 +35,8 @@
 #include "deadlock.h"
 #include "errdata.h"
 #include "guc.h"
-#include "held.h"
+#include "pledge.h"
 #include "sched.h"
-#include "settings.h"
 #include "worker.h"
 
 /* How long a caller looks for the end of a task before it sleeps. */
@@ -66,160 +63,6 @@ loky_client_check_context(void)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot use loky within a security-restricted operation"),
 				 errhint("Index expressions, materialized views and the like cannot submit tasks.")));
-}
-
-/*
- * The depth of what is submitted here.  Raises LK005 where that is too deep.
- */
-int
-loky_client_next_depth(void)
-{
-	int			depth = LokyMyDepth + 1;
-
-	if (loky_max_depth > 0 && depth > loky_max_depth)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOKY_MAX_DEPTH),
-				 errmsg("tasks are nested too deep"),
-				 errdetail("A task at depth %d cannot submit another one.",
-						   LokyMyDepth),
-				 errhint("Raise loky.max_depth.")));
-	return depth;
-}
-
-/* the job reducers that were used last, of the executor with this id */
-static LokyReducers *kept_reducers = NULL;
-static int	kept_id = 0;
-
-/*
- * The job reducers of the executor, or NULL.  They are the caller's until it gives
- * them back, or its transaction ends: a reducer may itself submit, and so come here
- * again.
- */
-LokyReducers *
-loky_client_take_reducers(LokyExecutorRef ref)
-{
-	LokyReducers *reducers = kept_reducers;
-	LokyConfig *config;
-	const char *part;
-	Size		len;
-	int			max_workers;
-
-	if (ref.id == kept_id)
-	{
-		kept_id = 0;
-		kept_reducers = NULL;
-		loky_reduce_leave_to(reducers, TopTransactionContext);
-		return reducers;
-	}
-	if (!ref.executor->has_job_reducers)
-		return NULL;
-	config = loky_executor_copy_config(ref.id, &max_workers);
-	if (config == NULL)
-		return NULL;
-	part = loky_config_part(config, LOKY_CONFIG_JOB_REDUCERS, &len);
-	reducers = loky_reduce_create(part, len);
-	pfree(config);
-	if (reducers != NULL)
-		loky_reduce_leave_to(reducers, TopTransactionContext);
-	return reducers;
-}
-
-/* The caller needs the reducers of this executor, or NULL, no longer. */
-void
-loky_client_keep_reducers(LokyExecutorRef ref, LokyReducers *reducers)
-{
-	if (reducers == NULL)
-		return;
-	if (kept_reducers != NULL)
-		loky_reduce_free(kept_reducers);
-	loky_reduce_leave_to(reducers, TopMemoryContext);
-	kept_reducers = reducers;
-	kept_id = ref.id;
-}
-
-/* The task fails, with this error, as soon as it is submitted. */
-static void
-write_error(LokySharedTask *task, const ErrorData *error)
-{
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	loky_error_encode(&buf, error);
-	loky_store_set(&task->result, LOKY_RECORD_ERROR, buf.data, buf.len);
-	task->sqlstate = error->sqlerrcode;
-	pfree(buf.data);
-}
-
-/*
- * The tag of what runs here, by which those of its tasks are found that are to
- * go with it; 0 in a session.
- */
-static uint64
-present_tag(void)
-{
-	if (LokyMyWorker == NULL)
-		return 0;
-	if (LokyMyWorker->tag == 0)
-		LokyMyWorker->tag = pg_atomic_fetch_add_u64(&loky->next_tag, 1);
-	return LokyMyWorker->tag;
-}
-
-/*
- * Claim a task and write its request.  It is linked into claimed, and given
- * back should anything fail before it is queued.
- */
-LokySharedTask *
-loky_client_prepare(const LokySubmission *submission, LokyExecutorRef ref)
-{
-	LokySharedTask *task;
-	LokyRequest request = {0};
-
-	if (!loky_enabled)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("loky accepts no tasks at present"),
-				 errhint("The setting loky.enabled is off.")));
-	request.depth = loky_client_next_depth();
-	task = loky_task_claim(ref.executor);
-	loky_held_claim(task);
-
-	task->database = MyDatabaseId;
-	task->role = GetUserId();
-	task->submitter = MyProcPid;
-	task->priority = 0;
-	task->session = loky_session_id();
-	task->parent = present_tag();
-
-	request.texts[LOKY_TEXT_SQL] = submission->callable->sql;
-	request.hash = submission->callable->hash;
-	request.texts[LOKY_TEXT_TASK] = submission->task;
-	request.texts[LOKY_TEXT_LABEL] = submission->label;
-	request.nargs = submission->nargs;
-	request.types = submission->types;
-	request.values = submission->values;
-	request.nulls = submission->nulls;
-	request.read_only = XactReadOnly;
-	request.env = loky_settings_capture();
-	loky_request_write(&task->request, &request);
-	if (submission->error != NULL)
-		write_error(task, submission->error);
-	return task;
-}
-
-/*
- * Queue the tasks that were prepared, all at once.  An executor that has been
- * shut down meanwhile is replaced by an equal one.
- */
-void
-loky_client_queue(LokySharedTask **tasks, int ntasks, LokyExecutorRef ref)
-{
-	while (!loky_sched_submit(ref.executor, ref.id, tasks, ntasks))
-	{
-		ref = loky_executor_resolve(ref.id);
-		for (int i = 0; i < ntasks; i++)
-			tasks[i]->executor = ref.executor->slot;
-	}
-	loky_held_queued();
 }
 
 /* Does the present role have the rights of this one? */
@@ -500,6 +343,7 @@ loky_client_wait_done(int64 id, TimestampTz deadline)
 	if (is_settled(task, id) ||
 		(!TIMESTAMP_IS_NOEND(deadline) && deadline <= GetCurrentTimestamp()))
 		return is_settled(task, id);
+	loky_pledge_check_wait(&id, 1);
 	if (spin(task, id))
 		return true;
 
@@ -592,6 +436,8 @@ loky_client_wait_many(const int64 *ids, int n, LokyWaitUntil until,
 		list[i].id = (uint64) ids[i];
 		list[i].marked = false;
 	}
+	if (TIMESTAMP_IS_NOEND(deadline) || deadline > GetCurrentTimestamp())
+		loky_pledge_check_wait(ids, n);
 	loky_client_begin_wait();
 	for (;;)
 	{

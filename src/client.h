@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * client.h
- *	  The caller's side: submitting, waiting, and what to clear up after it.
+ *	  The caller's side: finding futures, and waiting for them.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -15,23 +15,7 @@
 
 #include "datatype/timestamp.h"
 
-#include "executor.h"
 #include "pool.h"
-#include "reduce.h"
-#include "resolve.h"
-
-/* What is to be submitted. */
-typedef struct LokySubmission
-{
-	const LokyCallable *callable;
-	const char *task;
-	const char *label;			/* or NULL */
-	int			nargs;
-	const Oid  *types;
-	const Datum *values;
-	const bool *nulls;
-	const ErrorData *error;		/* not NULL: it fails before it is queued */
-} LokySubmission;
 
 /* What a caller has seen while it waits. */
 typedef struct LokyPatience
@@ -50,16 +34,6 @@ typedef enum LokyWaitUntil
 } LokyWaitUntil;
 
 extern void loky_client_check_context(void);
-
-/* submitting */
-extern int	loky_client_next_depth(void);
-extern LokyReducers *loky_client_take_reducers(LokyExecutorRef ref);
-extern void loky_client_keep_reducers(LokyExecutorRef ref,
-									  LokyReducers *reducers);
-extern LokySharedTask *loky_client_prepare(const LokySubmission *submission,
-										   LokyExecutorRef ref);
-extern void loky_client_queue(LokySharedTask **tasks, int ntasks,
-							  LokyExecutorRef ref);
 
 /* waiting; a deadline of DT_NOEND never passes */
 extern TimestampTz loky_client_deadline(const Interval *timeout);

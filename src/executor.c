@@ -42,6 +42,7 @@
 #include "executor.h"
 #include "guc.h"
 #include "map.h"
+#include "remembered.h"
 #include "sched.h"
 #include "worker.h"
 
@@ -50,21 +51,6 @@ static LokyExecutorRef default_ref = {NULL, 0};
 static Oid	default_role = InvalidOid;
 static int	default_timeout = 0;
 static uint64 default_env_changes = 0;
-
-/* A configuration that this session has used, for when its slot is another's. */
-typedef struct Remembered
-{
-	int			id;				/* of the executor; 0: none */
-	Oid			role;
-	int			max_workers;
-	LokyConfig *config;
-	uint64		used;			/* grows with each use of any */
-} Remembered;
-
-#define MAX_REMEMBERED	32
-
-static Remembered remembered[MAX_REMEMBERED];
-static uint64 last_use = 0;
 
 /* The size of an executor that names none. */
 int
@@ -75,12 +61,12 @@ loky_executor_default_size(void)
 
 /* Has the executor this identity and configuration?  Directory lock held. */
 static bool
-matches(LokySharedExecutor *executor, uint64 fingerprint,
+matches(LokySharedExecutor *executor, Oid role, uint64 fingerprint,
 		const LokyConfig *config)
 {
 	return executor->state == LOKY_EXECUTOR_OPEN &&
 		executor->database == MyDatabaseId &&
-		executor->role == GetUserId() &&
+		executor->role == role &&
 		executor->fingerprint == fingerprint &&
 		loky_config_equal(loky_area_address(executor->config), config);
 }
@@ -200,11 +186,11 @@ find_slot(void)
 
 /* Make a new executor.  Directory lock held. */
 static LokySharedExecutor *
-create_executor(uint64 fingerprint, const LokyConfig *config,
+create_executor(Oid role, uint64 fingerprint, const LokyConfig *config,
 				int max_workers, bool is_superuser)
 {
 	Size		reducers_len;
-	int			role_slot = find_role_slot(GetUserId());
+	int			role_slot = find_role_slot(role);
 	LokySharedExecutor *executor = find_slot();
 	dsa_pointer copy = loky_area_alloc(loky_config_size(config));
 
@@ -220,7 +206,7 @@ create_executor(uint64 fingerprint, const LokyConfig *config,
 	executor->id = loky->next_executor_id++;
 	executor->state = LOKY_EXECUTOR_OPEN;
 	executor->database = MyDatabaseId;
-	executor->role = GetUserId();
+	executor->role = role;
 	executor->role_is_superuser = is_superuser;
 	executor->role_slot = role_slot;
 	executor->fingerprint = fingerprint;
@@ -243,6 +229,35 @@ create_executor(uint64 fingerprint, const LokyConfig *config,
 	return executor;
 }
 
+/* The same as loky_executor_get, for any role. */
+static LokyExecutorRef
+get_for_role(Oid role, const LokyConfig *config, int max_workers,
+			 LokyReuse reuse)
+{
+	uint64		fingerprint = loky_config_hash(config);
+	LokyExecutorRef ref = {NULL, 0};
+	bool		is_superuser = superuser_arg(role);
+
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	for (int i = 0; i < loky->nexecutors && reuse != LOKY_REUSE_FALSE; i++)
+	{
+		/* where another session has made a new one, that is the newest */
+		if (matches(&loky->executors[i], role, fingerprint, config) &&
+			(ref.executor == NULL ||
+			 ref.executor->id < loky->executors[i].id))
+			ref.executor = &loky->executors[i];
+	}
+	if (ref.executor == NULL && max_workers >= 0)
+		ref.executor = create_executor(role, fingerprint, config,
+									   max_workers > 0 ? max_workers :
+									   loky_executor_default_size(),
+									   is_superuser);
+	if (ref.executor != NULL)
+		ref.id = ref.executor->id;
+	LWLockRelease(&loky->directory);
+	return ref;
+}
+
 /*
  * The open executor with this configuration for the present database and role;
  * made where there is none, or where reuse is FALSE.  max_workers is the size
@@ -251,28 +266,26 @@ create_executor(uint64 fingerprint, const LokyConfig *config,
 LokyExecutorRef
 loky_executor_get(const LokyConfig *config, int max_workers, LokyReuse reuse)
 {
-	uint64		fingerprint = loky_config_hash(config);
-	LokyExecutorRef ref = {NULL, 0};
-	bool		is_superuser = superuser();
+	return get_for_role(GetUserId(), config, max_workers, reuse);
+}
 
-	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	for (int i = 0; i < loky->nexecutors && reuse != LOKY_REUSE_FALSE; i++)
-	{
-		/* where another session has made a new one, that is the newest */
-		if (matches(&loky->executors[i], fingerprint, config) &&
-			(ref.executor == NULL ||
-			 ref.executor->id < loky->executors[i].id))
-			ref.executor = &loky->executors[i];
-	}
-	if (ref.executor == NULL && max_workers >= 0)
-		ref.executor = create_executor(fingerprint, config,
-									   max_workers > 0 ? max_workers :
-									   loky_executor_default_size(),
-									   is_superuser);
-	if (ref.executor != NULL)
-		ref.id = ref.executor->id;
+/*
+ * An open executor equal to this one, of its role, whatever the present one is.
+ * The source's slot must not become another's meanwhile.
+ */
+LokyExecutorRef
+loky_executor_renew(LokySharedExecutor *source)
+{
+	LokyConfig *config;
+	Oid			role;
+	int			max_workers;
+
+	LWLockAcquire(&loky->directory, LW_SHARED);
+	config = loky_config_copy(loky_area_address(source->config));
+	role = source->role;
+	max_workers = source->max_workers;
 	LWLockRelease(&loky->directory);
-	return ref;
+	return get_for_role(role, config, max_workers, LOKY_REUSE_AUTO);
 }
 
 /* Find the slot with this id, of any state.  Directory lock held. */
@@ -287,55 +300,6 @@ find_by_id(int id)
 	return NULL;
 }
 
-/* What this session remembers of the executor with this id, or NULL. */
-static Remembered *
-find_remembered(int id)
-{
-	for (int i = 0; i < MAX_REMEMBERED; i++)
-	{
-		if (remembered[i].id == id && remembered[i].role == GetUserId())
-		{
-			remembered[i].used = ++last_use;
-			return &remembered[i];
-		}
-	}
-	return NULL;
-}
-
-/*
- * Remember the configuration of an executor of the present role: once it is shut
- * down its slot may be wanted, but this session goes on with an equal one.
- */
-void
-loky_executor_remember(int id, const LokyConfig *config, int max_workers)
-{
-	Remembered *entry = find_remembered(id);
-	MemoryContext oldcontext;
-	LokyConfig *copy;
-
-	if (entry != NULL)
-	{
-		entry->max_workers = max_workers;
-		return;
-	}
-	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	copy = loky_config_copy(config);
-	MemoryContextSwitchTo(oldcontext);
-	entry = &remembered[0];
-	for (int i = 1; i < MAX_REMEMBERED; i++)
-	{
-		if (remembered[i].used < entry->used)
-			entry = &remembered[i];
-	}
-	if (entry->config != NULL)
-		pfree(entry->config);
-	entry->id = id;
-	entry->role = GetUserId();
-	entry->max_workers = max_workers;
-	entry->config = copy;
-	entry->used = ++last_use;
-}
-
 /*
  * The configuration of the executor with this id, in CurrentMemoryContext; NULL
  * where it is not known any more, or belongs to another database or role.
@@ -344,7 +308,6 @@ LokyConfig *
 loky_executor_copy_config(int id, int *max_workers)
 {
 	LokySharedExecutor *executor;
-	Remembered *entry;
 	LokyConfig *config = NULL;
 
 	LWLockAcquire(&loky->directory, LW_SHARED);
@@ -356,10 +319,7 @@ loky_executor_copy_config(int id, int *max_workers)
 		*max_workers = executor->max_workers;
 	}
 	LWLockRelease(&loky->directory);
-	if (config != NULL || (entry = find_remembered(id)) == NULL)
-		return config;
-	*max_workers = entry->max_workers;
-	return loky_config_copy(entry->config);
+	return config != NULL ? config : loky_remembered_copy(id, max_workers);
 }
 
 /* The configuration of the default executor, in CurrentMemoryContext. */
@@ -459,9 +419,9 @@ resolve_id(int id, bool named)
 		last.executor = executor;
 		last.id = id;
 		LWLockRelease(&loky->directory);
-		if (find_remembered(id) == NULL &&
+		if (!loky_remembered_has(id) &&
 			(config = loky_executor_copy_config(id, &max_workers)) != NULL)
-			loky_executor_remember(id, config, max_workers);
+			loky_remembered_add(id, config, max_workers);
 		return last;
 	}
 	LWLockRelease(&loky->directory);
@@ -609,7 +569,7 @@ loky_executor_close(LokyExecutorRef ref, bool kill_workers)
 	}
 	loky_sched_unlock(executor, &after);
 	LWLockRelease(&loky->directory);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	loky_wake_launcher();
 }
 
@@ -624,7 +584,7 @@ loky_executor_cancel_pending(LokyExecutorRef ref)
 	if (executor->id == ref.id)
 		cancel_all(executor, &after);
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 }
 
 /* End the present workers; what is pending runs on fresh ones. */
@@ -642,7 +602,7 @@ loky_executor_kill_workers(LokyExecutorRef ref)
 
 /*
  * Has the executor neither tasks nor workers, whose processes have ended, or is
- * it gone altogether?
+ * it gone altogether, or open again?
  */
 bool
 loky_executor_at_rest(LokyExecutorRef ref)
@@ -651,13 +611,15 @@ loky_executor_at_rest(LokyExecutorRef ref)
 	bool		rest;
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
-	rest = executor->id != ref.id || is_unused(executor);
+	rest = executor->id != ref.id || is_unused(executor) ||
+		executor->state == LOKY_EXECUTOR_OPEN;
 	for (int i = 0; rest && i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 
 		rest = worker->state == LOKY_WORKER_FREE ||
-			worker->executor_id != ref.id;
+			worker->executor_id != ref.id ||
+			executor->state == LOKY_EXECUTOR_OPEN;
 	}
 	LWLockRelease(&executor->lock);
 	return rest;

@@ -32,11 +32,10 @@ typedef enum LokyReuse
 } LokyReuse;
 
 /* by id; 0: the session's current one */
+extern LokyExecutorRef loky_executor_renew(LokySharedExecutor *source);
 extern LokyExecutorRef loky_executor_resolve(int id);
 extern LokyExecutorRef loky_executor_get(const LokyConfig *config,
 										 int max_workers, LokyReuse reuse);
-extern void loky_executor_remember(int id, const LokyConfig *config,
-								   int max_workers);
 extern LokyConfig *loky_executor_copy_config(int id, int *max_workers);
 extern LokyExecutorRef loky_executor_present(void);
 extern int	loky_executor_own(void);

@@ -219,6 +219,21 @@ find_pledged(uint64 id)
 }
 
 /*
+ * The executor was shut down after it had been found open for a task that is
+ * pledged to it: it accepts tasks again.
+ */
+static void
+reopen(LokySharedExecutor *executor)
+{
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->npledged > 0)
+		executor->state = LOKY_EXECUTOR_OPEN;
+	LWLockRelease(&executor->lock);
+	LWLockRelease(&loky->directory);
+}
+
+/*
  * The transaction that submitted the task has committed.  Raises no error, and
  * allocates nothing.  No lock is held.
  */
@@ -226,12 +241,20 @@ void
 loky_gate_commit(uint64 id)
 {
 	LokyAftermath after = LOKY_NO_AFTERMATH;
-	LokySharedTask *task = find_pledged(id);
+	LokySharedTask *task;
 	LokySharedExecutor *executor;
 
-	if (task == NULL)
-		return;					/* it was cancelled, or what it waits for failed */
-	executor = loky_task_executor(task);
+	for (;;)
+	{
+		task = find_pledged(id);
+		if (task == NULL)
+			return;				/* cancelled, or what it waits for failed */
+		executor = loky_task_executor(task);
+		if (executor->state == LOKY_EXECUTOR_OPEN)
+			break;
+		LWLockRelease(&executor->lock);
+		reopen(executor);
+	}
 	executor->npledged--;
 	task->pledged = false;
 	set_waits(executor, task, LOKY_WAITS_NOTHING);
@@ -241,7 +264,7 @@ loky_gate_commit(uint64 id)
 	executor->last_used = task->submitted;
 	loky_gate_advance(executor, task, &after);
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 }
 
 /* ... has aborted: nobody will ever know of the task.  No lock is held. */
@@ -257,12 +280,12 @@ loky_gate_drop(uint64 id)
 	executor = loky_task_executor(task);
 	if (!LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
 	{
-		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &after);
+		loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &after);
 		executor->cancelled--;
 	}
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
-	loky_sched_forget(id);
+	loky_end_conclude(&after);
+	loky_end_forget(id);
 }
 
 /*

@@ -32,6 +32,7 @@
 #include "map_reader.h"
 #include "sched.h"
 #include "settings.h"
+#include "submission.h"
 #include "worker.h"
 
 /* Places of a map with many items. */
@@ -140,7 +141,7 @@ write_request(LokySharedMap *map, const LokyMapCall *call)
 	request.types = call->args.types;
 	request.values = call->args.values;
 	request.nulls = call->args.nulls;
-	request.depth = loky_client_next_depth();
+	request.depth = loky_submission_next_depth();
 	request.read_only = XactReadOnly;
 	request.env = loky_settings_capture();
 	loky_request_write(&map->request, &request);

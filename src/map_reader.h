@@ -17,6 +17,7 @@
 
 #include "client.h"
 #include "codec.h"
+#include "executor.h"
 #include "items.h"
 #include "map.h"
 

@@ -42,7 +42,6 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#include "after.h"
 #include "compat.h"
 #include "guc.h"
 #include "map.h"
@@ -158,7 +157,7 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 		task->executor_id = id;
 		loky_task_publish(task);
 		if (task->sqlstate != 0)
-			loky_sched_end_task(executor, task, LOKY_TASK_FAILED,
+			loky_end_task(executor, task, LOKY_TASK_FAILED,
 								task->sqlstate, &after);
 		else if (task->gated)
 			loky_gate_enter(executor, task, &after);
@@ -170,7 +169,7 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 	}
 	executor->last_used = now;
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	return true;
 }
 
@@ -491,62 +490,6 @@ loky_sched_rejoin(LokySharedWorker *worker)
 	return idle;
 }
 
-/* Append the edges of the task, which it has no more then, to the list. */
-static void
-take_edges(LokySharedTask *task, LokyEdgeList *list)
-{
-	if (list->first == NULL)
-		list->first = task->edges;
-	else
-		list->last->next = task->edges;
-	list->last = task->last_edge;
-	task->edges = NULL;
-}
-
-/*
- * Bring a task to a final state, wherever it is.  The executor's lock is held;
- * what is left to do then is added to *after, for loky_sched_unlock and
- * loky_sched_conclude.
- */
-void
-loky_sched_end_task(LokySharedExecutor *executor, LokySharedTask *task,
-					LokyTaskState state, int sqlstate, LokyAftermath *after)
-{
-	ASSERT_LOCKED(executor);
-	if (task->waits != LOKY_WAITS_NOTHING || task->has_key)
-		loky_gate_leave(executor, task, after);
-	task->finished = GetCurrentTimestamp();
-	task->sqlstate = sqlstate;
-	switch (state)
-	{
-		case LOKY_TASK_SUCCEEDED:
-			executor->succeeded++;
-			break;
-		case LOKY_TASK_FAILED:
-			executor->failed++;
-			break;
-		default:
-			executor->cancelled++;
-			break;
-	}
-	dlist_push_tail(&executor->finished, &task->node);
-	executor->nfinished++;
-	if (after->waiter == LOKY_NO_WAITER)
-		after->waiter = task->waiter;
-	else if (task->waiter != LOKY_NO_WAITER && task->waiter != after->waiter)
-		after->waiter = LOKY_MANY_WAITERS;
-	task->waiter = LOKY_NO_WAITER;
-	if (task->edges != NULL)
-		take_edges(task, state == LOKY_TASK_SUCCEEDED ? &after->met :
-				   &after->unmet);
-	if (task->discard)
-	{
-		task->next = after->discarded;
-		after->discarded = task;
-	}
-	loky_task_set_state(task, state);
-}
-
 /*
  * Release the executor's lock, after tasks may have ended or become ready.  Wakes
  * the workers that are wanted for these.
@@ -565,58 +508,6 @@ loky_sched_unlock(LokySharedExecutor *executor, LokyAftermath *after)
 		list.launcher = true;
 	LWLockRelease(&executor->lock);
 	wake_all(&list);
-}
-
-/* Free the future with this id, if it is still there.  No lock is held. */
-void
-loky_sched_forget(uint64 id)
-{
-	LokySharedTask *task = loky_task_lookup(id);
-
-	if (task != NULL)
-		loky_task_free(task);
-}
-
-/* Nobody will ask for this failed task: the server's log tells of it. */
-static void
-log_discarded(LokySharedTask *task)
-{
-	const ErrorData *edata = loky_task_error(task);
-
-	ereport(LOG,
-			(errcode(task->sqlstate),
-			 errmsg("loky task " UINT64_FORMAT " failed: %s",
-					pg_atomic_read_u64(&task->id),
-					edata != NULL ? edata->message :
-					unpack_sql_state(task->sqlstate)),
-			 edata != NULL && edata->detail != NULL ?
-			 errdetail_internal("%s", edata->detail) : 0,
-			 edata != NULL && edata->context != NULL ?
-			 errcontext_msg("%s", edata->context) : 0));
-}
-
-/*
- * Do what is left to do after tasks have ended: wake who waits for them, let go on
- * what was to run after them, free what nobody asks for.  No lock is held.
- */
-void
-loky_sched_conclude(LokyAftermath *after)
-{
-	LokySharedTask *task;
-
-	loky_task_wake_waiters(after->waiter);
-	after->waiter = LOKY_NO_WAITER;
-	if (after->met.first != NULL || after->unmet.first != NULL)
-		loky_after_follow(after);
-	while ((task = after->discarded) != NULL)
-	{
-		after->discarded = task->next;
-		if (pg_atomic_read_u32(&task->state) == LOKY_TASK_FAILED)
-			log_discarded(task);
-		loky_sched_forget(pg_atomic_read_u64(&task->id));
-	}
-	loky_task_wake_waiters(after->waiter);
-	after->waiter = LOKY_NO_WAITER;
 }
 
 /* Wake who waits for an executor that was shut down to come to rest. */
@@ -649,13 +540,13 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
 	pg_atomic_write_u32(&worker->woken, 1);
 	if (state != LOKY_TASK_FAILED ||
 		!loky_gate_again(executor, task, phase, sqlstate, &after))
-		loky_sched_end_task(executor, task, state, sqlstate, &after);
+		loky_end_task(executor, task, state, sqlstate, &after);
 
 	/* one of those that became ready is this worker's own next */
 	if (after.nready > 0)
 		after.nready--;
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	wake_shutdown_waiters(executor);
 }
 
@@ -754,6 +645,6 @@ loky_sched_settle(LokySharedWorker *worker)
 		after.nready++;
 	loky_sched_unlock(executor, &after);
 	loky_wake_launcher();
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	wake_shutdown_waiters(executor);
 }

@@ -70,13 +70,17 @@ extern void loky_sched_count_items(LokySharedExecutor *executor,
 								   LokySharedWorker *worker);
 extern void loky_sched_settle(LokySharedWorker *worker);
 extern int	loky_sched_demand(LokySharedExecutor *executor);
-extern void loky_sched_end_task(LokySharedExecutor *executor,
-								LokySharedTask *task, LokyTaskState state,
-								int sqlstate, LokyAftermath *after);
 extern void loky_sched_unlock(LokySharedExecutor *executor,
 							  LokyAftermath *after);
-extern void loky_sched_conclude(LokyAftermath *after);
-extern void loky_sched_forget(uint64 id);
+
+/* end.c; the executor's lock is held */
+extern void loky_end_task(LokySharedExecutor *executor,
+								LokySharedTask *task, LokyTaskState state,
+								int sqlstate, LokyAftermath *after);
+
+/* ... and is not */
+extern void loky_end_conclude(LokyAftermath *after);
+extern void loky_end_forget(uint64 id);
 
 /* gate.c; the executor's lock is held */
 extern void loky_gate_enter(LokySharedExecutor *executor, LokySharedTask *task,

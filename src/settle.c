@@ -197,11 +197,11 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 	worker->task = NULL;
 	executor->nrunning--;
 	if (worker->phase == LOKY_PHASE_COMMITTED)
-		loky_sched_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
+		loky_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
 	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
 	{
 		loky_store_free(&task->result);
-		loky_sched_end_task(executor, task, LOKY_TASK_CANCELLED, 0, after);
+		loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0, after);
 	}
 	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill)
 	{
@@ -215,7 +215,7 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 	{
 		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
 					   error->len);
-		loky_sched_end_task(executor, task, LOKY_TASK_FAILED, sqlstate, after);
+		loky_end_task(executor, task, LOKY_TASK_FAILED, sqlstate, after);
 	}
 }
 

@@ -27,6 +27,7 @@
 #include "guc.h"
 #include "held.h"
 #include "key.h"
+#include "pledge.h"
 #include "pool.h"
 
 LokySharedControl *loky = NULL;
@@ -202,6 +203,7 @@ loky_attach(void)
 				 errhint("Add loky to shared_preload_libraries and restart the server.")));
 	loky_area_attach(loky->area);
 	loky_held_init();
+	loky_pledge_init();
 	session_id = pg_atomic_fetch_add_u64(&loky->next_session, 1);
 }
 

@@ -121,6 +121,6 @@ loky_stop_pending(LokySharedExecutor *executor, LokyTaskState state,
 			break;
 		if (error != NULL)
 			loky_store_set(&task->result, LOKY_RECORD_ERROR, error, len);
-		loky_sched_end_task(executor, task, state, sqlstate, after);
+		loky_end_task(executor, task, state, sqlstate, after);
 	}
 }

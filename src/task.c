@@ -192,6 +192,8 @@ void
 loky_task_release(LokySharedTask *task)
 {
 	Assert(pg_atomic_read_u64(&task->id) == 0);
+	if (task->after != NULL)
+		loky_after_unref(task->after);	/* it will never be armed */
 	release_slot(task);
 }
 

@@ -90,7 +90,7 @@ break_executor(const ErrorData *cause)
 	if (!LokyMyWorker->kill)
 		loky_settle_break(executor, error.data, error.len, &after);
 	loky_sched_unlock(executor, &after);
-	loky_sched_conclude(&after);
+	loky_end_conclude(&after);
 	loky_stop_self(LokyMyWorker);
 }
 

@@ -15,6 +15,7 @@ use Test::More;
 my %calls = (
 	submit => [ q{submit('SELECT 1')}, q{submit('SELECT $1', 1)} ],
 	submit_all => [q{submit_all('SELECT $1', ARRAY[1])}],
+	submit_task => [q{submit_task('SELECT 1')}],
 	result => [q{result(1)}],
 	exception => [q{exception(1)}],
 	done => [q{done(1)}],
@@ -24,6 +25,7 @@ my %calls = (
 	cancel => [q{cancel(1)}],
 	wait => [q{wait(ARRAY[1::bigint])}],
 	forget => [q{forget(1)}],
+	add_done_callback => [q{add_done_callback(1, 'SELECT $1')}],
 	map => [q{map('SELECT $1', ARRAY[1])}],
 	flat_map => [q{flat_map('SELECT $1', ARRAY[1])}],
 	try_map => [
