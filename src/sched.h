@@ -106,6 +106,7 @@ extern void loky_after_follow(LokyAftermath *aftermath);
 extern void loky_stop_run(LokySharedWorker *worker);
 extern void loky_stop_worker(LokySharedWorker *worker, bool kill_it);
 extern void loky_stop_self(LokySharedWorker *worker);
+extern void loky_stop_own_run(void);
 extern void loky_stop_self_to_replace(LokySharedWorker *worker);
 extern void loky_stop_pending(LokySharedExecutor *executor,
 							  LokyTaskState state, int sqlstate,

@@ -89,6 +89,17 @@ loky_stop_self_to_replace(LokySharedWorker *worker)
 }
 
 /*
+ * Interrupt what this process runs, and programs that it has started, as the
+ * server's own timeouts do.  May be called in a signal handler.
+ */
+void
+loky_stop_own_run(void)
+{
+	kill(-MyProcPid, SIGINT);
+	kill(MyProcPid, SIGINT);
+}
+
+/*
  * End everything pending: cancelled, or failed with the encoded error.  The
  * executor's lock is held.  What the submitters have yet to commit is left.
  */

@@ -36,6 +36,7 @@
 #include "compat.h"
 #include "map.h"
 #include "run.h"
+#include "run_timeout.h"
 #include "sched.h"
 #include "settings.h"
 #include "worker.h"
@@ -107,6 +108,7 @@ prepare_final_commit(void)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(LokyTaskContext);
 
+	loky_limit_close();
 	Async_UnlistenAll();
 	if (guc_level > 0)
 		loky_settings_note_kept();
@@ -210,6 +212,7 @@ clean_session(bool committed_inside)
 	running = false;
 
 	/* a cancel meant what has ended; that of a map is looked at again */
+	loky_limit_disarm();
 	QueryCancelPending = false;
 	LockReleaseAll(USER_LOCKMETHOD, true);
 	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)
@@ -287,12 +290,16 @@ loky_worker_abort(MemoryContext context)
 {
 	ErrorData  *edata;
 	bool		committed_inside = LokyMyLocalXid() != start_lxid;
+	bool		late;
 
 	HOLD_INTERRUPTS();
 	loky_run_reset_timeout();
+	late = loky_limit_stop();
 	QueryCancelPending = false;
 	MemoryContextSwitchTo(context);
 	edata = CopyErrorData();
+	if (late)
+		loky_limit_explain(edata);
 	FlushErrorState();
 	AbortOutOfAnyTransaction();
 	PortalErrorCleanup();
