@@ -28,6 +28,7 @@
 #include "guc.h"
 #include "items.h"
 #include "request.h"
+#include "run_timeout.h"
 #include "submission.h"
 
 LOKY_FUNCTION(loky_submit);
@@ -154,20 +155,6 @@ get_duration(FunctionCallInfo fcinfo, int n, const char *name)
 	return end - now;
 }
 
-/* The limit of each attempt in milliseconds; 0 where the argument is null. */
-static int
-get_timeout(FunctionCallInfo fcinfo)
-{
-	int64		us = get_duration(fcinfo, ARG_TIMEOUT, "timeout");
-
-	if (us == 0 && !PG_ARGISNULL(ARG_TIMEOUT))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"timeout\" must be positive"),
-				 errhint("Leave it out for no limit.")));
-	return (int) Min((us + 999) / 1000, INT_MAX);
-}
-
 /* Is this an SQLSTATE, or a class of them? */
 static bool
 is_sqlstate(const char *code)
@@ -223,7 +210,8 @@ loky_submit_task(PG_FUNCTION_ARGS)
 	name = loky_api_text(fcinfo, ARG_TASK, "task");
 	loky_api_record(fcinfo, ARG_ARGS, "args", &args);
 	submission.label = get_text(fcinfo, ARG_LABEL);
-	submission.timeout = get_timeout(fcinfo);
+	submission.timeout =
+		loky_limit_of_interval(loky_api_interval(fcinfo, ARG_TIMEOUT), "timeout");
 	if (PG_ARGISNULL(ARG_PRIORITY))
 		loky_api_refuse_null("priority");
 	submission.priority = PG_GETARG_INT32(ARG_PRIORITY);

@@ -32,7 +32,7 @@ typedef struct LokySubmission
 
 	/* zero where they are not wanted */
 	int			priority;
-	int			timeout;		/* ms of each attempt */
+	uint64		timeout;		/* us of each attempt */
 	int			retries;
 	const char *retry_on;		/* SQLSTATEs and classes, comma-separated; or NULL */
 	const char *key;			/* or NULL */

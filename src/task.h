@@ -110,7 +110,7 @@ struct LokySharedTask
 	uint64		session;
 	uint64		parent;			/* tag of the run that submitted it; 0: none */
 	TimestampTz submitted;
-	int			timeout;		/* ms of each attempt, 0: none */
+	uint64		timeout;		/* us of each attempt, 0: none */
 	int			retries;
 	uint64		key;			/* hash, 0: none */
 	int			key_limit;

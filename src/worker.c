@@ -62,6 +62,7 @@
 #include "messages.h"
 #include "recycle.h"
 #include "run.h"
+#include "run_timeout.h"
 #include "sched.h"
 #include "settings.h"
 #include "worker.h"
@@ -209,6 +210,7 @@ execute_task(LokySharedTask *task)
 	/* one that is told to end before this gives the task back */
 	CHECK_FOR_INTERRUPTS();
 	LokyMyWorker->phase = LOKY_PHASE_BEGUN;
+	loky_limit_arm(task->timeout, "timeout");
 	if (request->nargs > 0)
 	{
 		Size		len;
