@@ -15,7 +15,9 @@
  *	  a shutdown					each worker, and each reader of a map
  * For a task that runs, that is its worker.  For a pending one it is all workers
  * together that could take it, if there is no room for another one; or all that
- * hold a place, if that is for want of places.
+ * hold a place, if that is for want of places.  For one behind its key it is those
+ * that run with it; for one to be queued at a commit, the process that is to commit;
+ * and one after others needs each of these.
  *
  * Locking
  * -------
@@ -37,10 +39,14 @@
 #include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
 
+#include "after.h"
 #include "barrier.h"
 #include "compat.h"
 #include "guc.h"
+#include "key.h"
 #include "map.h"
 #include "sched.h"
 
@@ -179,10 +185,43 @@ add_queue(LokyLook *look, LokySharedExecutor *executor)
 	return add_place_holders(look);
 }
 
+/* Something pending in the executor: all such need the same ones, added once. */
+static bool
+add_queue_once(LokyLook *look, LokySharedExecutor *executor)
+{
+	if (!look->queues[executor->slot])
+		look->queues[executor->slot] = add_queue(look, executor);
+	return look->queues[executor->slot];
+}
+
+/*
+ * Of the tasks with this one's key that may run, one must end.  False where one of
+ * them can begin.  The executor's lock is held.
+ */
+static bool
+add_key(LokyLook *look, LokySharedExecutor *executor, const LokySharedTask *task)
+{
+	int			nrunning = 0;
+
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->state == LOKY_WORKER_FREE || worker->exited ||
+			worker->executor != executor->slot || worker->task == NULL ||
+			worker->task->key != task->key)
+			continue;
+		add_pid(look, worker->pid);
+		nrunning++;
+	}
+	return nrunning >= loky_key_count(executor, task->key) ||
+		add_queue_once(look, executor);
+}
+
 /*
  * Who must go on so that the task can end belongs to the next barrier.  False
- * where the task needs nobody.  All tasks pending in one executor need the same
- * ones, which are added with the first.
+ * where the task needs nobody, or others first, which are to be looked at
+ * instead.
  */
 static bool
 add_task(LokyLook *look, uint64 id)
@@ -194,18 +233,25 @@ add_task(LokyLook *look, uint64 id)
 	if (task == NULL)
 		return false;
 	executor = loky_task_executor(task);
-	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
+	switch (task->waits)
 	{
-		case LOKY_TASK_RUNNING:
-			add_pid(look, task->worker);
+		case LOKY_WAITS_NOTHING:
+			waits = pg_atomic_read_u32(&task->state) == LOKY_TASK_RUNNING;
+			if (waits)
+				add_pid(look, task->worker);
+			break;
+		case LOKY_WAITS_COMMIT:
+			add_pid(look, task->submitter);
 			waits = true;
 			break;
-		case LOKY_TASK_PENDING:
-			waits = look->queues[executor->slot] ||
-				add_queue(look, executor);
-			look->queues[executor->slot] = waits;
+		case LOKY_WAITS_KEY:
+			waits = add_key(look, executor, task);
 			break;
-		default:
+		case LOKY_WAITS_WORKER:
+			waits = add_queue_once(look, executor);
+			break;
+		case LOKY_WAITS_AFTER:
+		case LOKY_WAITS_DELAY:
 			break;
 	}
 	LWLockRelease(&executor->lock);
@@ -337,18 +383,104 @@ set_barriers(LokyLook *look, int number)
 	look->npids = 0;
 }
 
-/* A caller waits for tasks: for all of them, or until one ends. */
-static void
-await_tasks(LokyLook *look, int number, const uint64 *ids, int n, bool first)
+/*
+ * The tasks that must end for this one to begin, in CurrentMemoryContext; NIL where
+ * it waits for none.
+ */
+static List *
+find_dependencies(uint64 id)
 {
-	memset(look->queues, 0, loky->nexecutors * sizeof(bool));
+	LokySharedTask *task = loky_task_lookup(id);
+	List	   *list = NIL;
+	uint64	   *ids;
+	int			n;
+
+	if (task == NULL)
+		return NIL;
+	n = task->waits == LOKY_WAITS_AFTER ? task->after->n : 0;
+	LWLockRelease(&loky_task_executor(task)->lock);
+	if (n == 0)
+		return NIL;
+	ids = MemoryContextAllocHuge(CurrentMemoryContext, n * sizeof(uint64));
+	task = loky_task_lookup(id);
+	if (task == NULL)
+		return NIL;
+	for (int i = 0; i < n; i++)
+		ids[i] = task->after->edges[i].dependency;
+	LWLockRelease(&loky_task_executor(task)->lock);
+	for (int i = 0; i < n; i++)
+		list = lappend(list, &ids[i]);
+	return list;
+}
+
+/* The first of the tasks that has not ended; 0 where all have. */
+static uint64
+first_unfinished(List *ids)
+{
+	ListCell   *lc;
+
+	foreach(lc, ids)
+	{
+		uint64		id = *(uint64 *) lfirst(lc);
+		LokySharedTask *task = loky_task_lookup(id);
+		bool		done;
+
+		if (task == NULL)
+			continue;
+		done = LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state));
+		LWLockRelease(&loky_task_executor(task)->lock);
+		if (!done)
+			return id;
+	}
+	return 0;
+}
+
+/* A caller waits for all of these tasks, and for those that must end before. */
+static void
+await_all(LokyLook *look, int number, const uint64 *ids, int n)
+{
+	HASHCTL		info = {0};
+	HTAB	   *seen;
+	List	   *trail = NIL;
+
+	info.keysize = sizeof(uint64);
+	info.entrysize = sizeof(uint64);
+	info.hcxt = CurrentMemoryContext;
+	seen = hash_create("loky awaited tasks", 64, &info,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	for (int i = 0; i < n; i++)
+		trail = lappend(trail, unconstify(uint64 *, &ids[i]));
+
+	/* the trail grows as it is followed */
+	for (int i = 0; i < list_length(trail); i++)
+	{
+		uint64		id = *(uint64 *) list_nth(trail, i);
+		bool		found;
+
+		(void) hash_search(seen, &id, HASH_ENTER, &found);
+		if (found)
+			continue;
+		(void) add_task(look, id);
+		set_barrier(look, number, id);
+		trail = list_concat(trail, find_dependencies(id));
+	}
+}
+
+/*
+ * A caller waits until one of these tasks ends.  Where one of them waits for others
+ * first, that is one that needs the first of them.
+ */
+static void
+await_first(LokyLook *look, int number, const uint64 *ids, int n)
+{
 	for (int i = 0; i < n; i++)
 	{
-		bool		waits = add_task(look, ids[i]);
+		uint64		id = ids[i];
+		List	   *first;
 
-		if (!first)
-			set_barrier(look, number, ids[i]);
-		else if (!waits)
+		while ((first = find_dependencies(id)) != NIL)
+			id = first_unfinished(first);
+		if (!add_task(look, id))
 		{
 			look->npids = 0;
 			return;
@@ -356,6 +488,17 @@ await_tasks(LokyLook *look, int number, const uint64 *ids, int n, bool first)
 	}
 	if (n > 0)
 		set_barrier(look, number, ids[0]);
+}
+
+/* A caller waits for tasks: for all of them, or until one ends. */
+static void
+await_tasks(LokyLook *look, int number, const uint64 *ids, int n, bool first)
+{
+	memset(look->queues, 0, loky->nexecutors * sizeof(bool));
+	if (first)
+		await_first(look, number, ids, n);
+	else
+		await_all(look, number, ids, n);
 }
 
 /* What the process has written down that it waits for. */
