@@ -301,13 +301,7 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	submission.values = items.values;
 	submission.nulls = items.nulls;
 
-	if (items.n > loky_max_tasks)
-		ereport(ERROR,
-				(errcode(ERRCODE_LOKY_QUEUE_FULL),
-				 errmsg("no room for so many tasks"),
-				 errdetail("%d tasks were given, and %d futures can be kept.",
-						   items.n, loky_max_tasks),
-				 errhint("Use loky.map(), or raise loky.max_tasks.")));
+	loky_task_check_room(ref.executor, items.n);
 	tasks = palloc(Max(items.n, 1) * sizeof(LokySharedTask *));
 	ids = palloc(Max(items.n, 1) * sizeof(Datum));
 	for (int i = 0; i < items.n; i++)

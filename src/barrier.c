@@ -15,9 +15,10 @@
  *	  a shutdown					each worker, and each reader of a map
  * For a task that runs, that is its worker.  For a pending one it is all workers
  * together that could take it, if there is no room for another one; or all that
- * hold a place, if that is for want of places.  For one behind its key it is those
- * that run with it; for one to be queued at a commit, the process that is to commit;
- * and one after others needs each of these.
+ * hold a place, if that is for want of places.  They need not be of the same executor:
+ * whoever can go on makes room when it is done, for executors take turns (turns.c).
+ * For one behind its key it is those that run with it; for one to be queued at a
+ * commit, the process that is to commit; and one after others needs each of these.
  *
  * Locking
  * -------
@@ -112,6 +113,41 @@ add_busy_workers(LokyLook *look, LokySharedExecutor *executor, LokySharedMap *ma
 }
 
 /*
+ * An executor gets no worker as its role has as many as it may: the workers of the
+ * role that count belong to the next barrier.  False where one of them has nothing to
+ * do, and will make room, or there is room.  A hint like the next one.
+ */
+static bool
+add_role_workers(LokyLook *look, const LokySharedExecutor *executor)
+{
+	int			ncounted = 0;
+
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->state == LOKY_WORKER_FREE || worker->waiting ||
+			loky->executors[worker->executor].role_slot != executor->role_slot)
+			continue;
+		if (worker->task == NULL && worker->map == NULL &&
+			worker->phase != LOKY_PHASE_INITIALIZING)
+			return false;
+		ncounted++;
+	}
+	if (ncounted == 0 || ncounted < loky_max_workers_per_role)
+		return false;
+	for (int i = 0; i < loky->nworkers; i++)
+	{
+		LokySharedWorker *worker = &loky->workers[i];
+
+		if (worker->state != LOKY_WORKER_FREE && !worker->waiting &&
+			loky->executors[worker->executor].role_slot == executor->role_slot)
+			add_pid(look, worker->pid);
+	}
+	return true;
+}
+
+/*
  * An executor gets no worker for want of places: who holds one belongs to the
  * next barrier.  Those are the workers that count in loky.max_total_workers where
  * so many are there, else all, and parallel workers; what else runs in the
@@ -180,9 +216,10 @@ add_queue(LokyLook *look, LokySharedExecutor *executor)
 	if (strength - unused >= executor->max_workers ||
 		(ninitializing > 0 && unused == 0 && loky_sched_demand(executor) == 0))
 		return add_busy_workers(look, executor, NULL);
-	if (unused > 0 || !executor->starved)
+	if (unused > 0 || executor->starved == LOKY_SHORTAGE_NONE)
 		return false;
-	return add_place_holders(look);
+	return executor->starved == LOKY_SHORTAGE_ROLE ?
+		add_role_workers(look, executor) : add_place_holders(look);
 }
 
 /* Something pending in the executor: all such need the same ones, added once. */

@@ -160,21 +160,37 @@ loky_client_end_wait(void)
 static void
 warn_starved(LokySharedExecutor *executor, LokyPatience *patience)
 {
-	bool		starved;
+	LokyShortage shortage = LOKY_SHORTAGE_NONE;
+	TimestampTz since = patience->since;
 
 	if (patience->warned || executor == NULL ||
-		!TimestampDifferenceExceeds(patience->since, GetCurrentTimestamp(),
+		!TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
 									STARVED_WARNING_MS))
 		return;
-	starved = executor->starved && executor->nworkers == 0;
-	patience->since = GetCurrentTimestamp();
-	if (!starved)
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	if (executor->nworkers == 0)
+	{
+		shortage = executor->starved;
+		since = executor->starved_since;
+	}
+	LWLockRelease(&executor->lock);
+
+	/* where workers come and go, as executors take turns, there is none to warn of */
+	if (shortage == LOKY_SHORTAGE_NONE ||
+		!TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+									STARVED_WARNING_MS))
 		return;
 	patience->warned = true;
-	ereport(WARNING,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("tasks wait because the server has no free slot for a worker"),
-			 errhint("Raise max_worker_processes or loky.max_total_workers.")));
+	if (shortage == LOKY_SHORTAGE_ROLE)
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("tasks wait because their role has as many workers as it may"),
+				 errhint("Raise loky.max_workers_per_role.")));
+	else
+		ereport(WARNING,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("tasks wait because the server has no free slot for a worker"),
+				 errhint("Raise max_worker_processes or loky.max_total_workers.")));
 }
 
 /*
@@ -184,7 +200,8 @@ warn_starved(LokySharedExecutor *executor, LokyPatience *patience)
 static bool
 is_stuck(LokySharedExecutor *executor)
 {
-	if (LokyMyWorker == NULL || executor == NULL || !executor->starved)
+	if (LokyMyWorker == NULL || executor == NULL ||
+		executor->starved != LOKY_SHORTAGE_SLOTS)
 		return false;
 	for (int i = 0; i < loky->nworkers; i++)
 	{

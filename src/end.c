@@ -53,6 +53,7 @@ loky_end_task(LokySharedExecutor *executor, LokySharedTask *task,
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	if (task->waits != LOKY_WAITS_NOTHING || task->has_key)
 		loky_gate_leave(executor, task, after);
+	loky_task_uncount(task);
 	task->finished = GetCurrentTimestamp();
 	task->sqlstate = sqlstate;
 	switch (state)

@@ -219,7 +219,8 @@ create_executor(Oid role, uint64 fingerprint, const LokyConfig *config,
 	executor->last_used = executor->created;
 	executor->failed_starts = 0;
 	executor->next_start = 0;
-	executor->starved = false;
+	executor->yields = 0;
+	executor->starved = LOKY_SHORTAGE_NONE;
 	executor->succeeded = 0;
 	executor->failed = 0;
 	executor->cancelled = 0;

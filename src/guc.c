@@ -34,7 +34,9 @@ int			loky_max_total_workers = 8;
 int			loky_shared_memory = 256;
 
 bool		loky_enabled = true;
+int			loky_max_tasks_per_role = -1;
 int			loky_max_tasks_per_worker = 0;
+int			loky_max_workers_per_role = -1;
 int			loky_result_ttl = 3600;
 int			loky_worker_memory_limit = 0;
 
@@ -129,6 +131,19 @@ check_max_workers(int *newval, void **extra, GucSource source)
 	return true;
 }
 
+/* a role without any worker would wait for ever */
+static bool
+check_max_workers_per_role(int *newval, void **extra, GucSource source)
+{
+	if (*newval == 0)
+	{
+		GUC_check_errdetail("A role needs at least one worker.");
+		GUC_check_errhint("Use -1 for no limit; loky.enabled stops all tasks.");
+		return false;
+	}
+	return true;
+}
+
 /*
  * Has this session chosen a value for loky.max_workers, rather than taken the
  * one of its role, database or server?
@@ -203,6 +218,17 @@ define_reload_settings(void)
 							 0,
 							 NULL, NULL, NULL);
 
+	DefineCustomIntVariable("loky.max_tasks_per_role",
+							"Sets how many unfinished tasks a role may have.",
+							"-1 stands for half of loky.max_tasks. Superusers are free.",
+							&loky_max_tasks_per_role,
+							-1,
+							-1,
+							INT_MAX,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
+
 	DefineCustomIntVariable("loky.max_tasks_per_worker",
 							"Sets the number of tasks after which a worker is replaced.",
 							"0 means never.",
@@ -213,6 +239,17 @@ define_reload_settings(void)
 							PGC_SIGHUP,
 							0,
 							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.max_workers_per_role",
+							"Sets the number of workers of one role at a time.",
+							"-1 means no limit. Superusers are free.",
+							&loky_max_workers_per_role,
+							-1,
+							-1,
+							MAX_BACKENDS,
+							PGC_SIGHUP,
+							0,
+							check_max_workers_per_role, NULL, NULL);
 
 	DefineCustomIntVariable("loky.result_ttl",
 							"Sets how long a finished future is kept.",

@@ -20,7 +20,9 @@ extern int	loky_shared_memory;		/* megabytes */
 
 /* reload */
 extern bool loky_enabled;
+extern int	loky_max_tasks_per_role;	/* unfinished; -1: half of max_tasks */
 extern int	loky_max_tasks_per_worker;	/* 0: off */
+extern int	loky_max_workers_per_role;	/* -1: no limit */
 extern int	loky_result_ttl;	/* seconds */
 extern int	loky_worker_memory_limit;	/* kilobytes, 0: off */
 

@@ -18,10 +18,9 @@
  *
  * Too few slots
  * -------------
- * Where loky.max_total_workers or the server's process slots are taken, the
- * worker that has been idle longest leaves for an executor that has work.
- * While nothing can be done the launcher looks again ten times a second, since
- * nobody tells it when another extension's worker ends.
+ * turns.c says which executor gets the next worker, and who makes room for it.
+ * While some executor is short of workers the launcher looks again ten times a
+ * second, since nobody tells it when another extension's worker ends.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -48,6 +47,7 @@
 #include "launcher.h"
 #include "pool.h"
 #include "sched.h"
+#include "turns.h"
 
 /* How soon to look again while workers are wanted that cannot be had. */
 #define STARVED_PAUSE_MS	100
@@ -57,12 +57,6 @@
 
 /* the process of each worker slot; NULL: none */
 static BackgroundWorkerHandle **handles = NULL;
-
-/* true while a shortage has been logged and not yet healed */
-static bool shortage_logged = false;
-
-/* the executor to look at first, so that they take turns */
-static int	first_executor = 0;
 
 /* Have the postmaster start the launcher; called at server start. */
 void
@@ -86,22 +80,6 @@ static void
 exit_launcher(int code, Datum arg)
 {
 	loky->launcher_procno = -1;
-}
-
-/* Workers that count against loky.max_total_workers. */
-static int
-count_workers(void)
-{
-	int			n = 0;
-
-	for (int i = 0; i < loky->nworkers; i++)
-	{
-		LokySharedWorker *worker = &loky->workers[i];
-
-		if (worker->state != LOKY_WORKER_FREE && !worker->waiting)
-			n++;
-	}
-	return n;
 }
 
 static LokySharedWorker *
@@ -155,6 +133,7 @@ claim_slot(LokySharedWorker *worker, LokySharedExecutor *executor)
 		pg_atomic_write_u64(&worker->cancel_run, PG_UINT64_MAX);
 		pg_atomic_write_u32(&worker->woken, 0);
 		executor->nworkers++;
+		loky_executor_strengthen(executor, 1);
 		executor->nstarting++;
 	}
 	LWLockRelease(&executor->lock);
@@ -170,6 +149,7 @@ unclaim_slot(LokySharedWorker *worker, LokySharedExecutor *executor)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	loky_sched_set_absent(worker, false, false);
 	executor->nworkers--;
+	loky_executor_strengthen(executor, -1);
 	executor->nstarting--;
 	free_slot(worker);
 	LWLockRelease(&executor->lock);
@@ -208,146 +188,46 @@ register_worker(LokySharedWorker *slot)
 }
 
 /*
- * Ask the longest idle worker of another executor to leave.  True where there
- * was one.
+ * Start one worker for the executor, or have others make room for it.
  */
-static bool
-release_idle_worker(LokySharedExecutor *for_whom)
-{
-	LokySharedWorker *oldest = NULL;
-	LokySharedExecutor *executor;
-
-	for (int i = 0; i < loky->nworkers; i++)
-	{
-		LokySharedWorker *worker = &loky->workers[i];
-
-		if (worker->state == LOKY_WORKER_STOPPING)
-			return true;		/* one is leaving already */
-		if (worker->state == LOKY_WORKER_IDLE &&
-			worker->executor != for_whom->slot)
-		{
-			if (worker->stop)
-				return true;
-			if (oldest == NULL || worker->last_active < oldest->last_active)
-				oldest = worker;
-		}
-	}
-	if (oldest == NULL)
-		return false;
-	executor = &loky->executors[oldest->executor];
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (oldest->state == LOKY_WORKER_IDLE)
-		loky_stop_worker(oldest, false);
-	LWLockRelease(&executor->lock);
-	return true;
-}
-
-/* The executor wants a worker that cannot be had: say so once. */
 static void
-note_shortage(LokySharedExecutor *executor)
-{
-	executor->starved = true;
-	if (shortage_logged)
-		return;
-	shortage_logged = true;
-	ereport(LOG,
-			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-			 errmsg("loky has no free slot for a worker that is wanted"),
-			 errhint("Raise max_worker_processes or loky.max_total_workers.")));
-}
-
-/*
- * Start one worker for the executor.  False where that cannot be done now.
- */
-static bool
 start_worker(LokySharedExecutor *executor)
 {
-	LokySharedWorker *worker;
+	LokyShortage shortage = loky_turns_shortage(executor);
+	LokySharedWorker *worker = find_free_slot();
 
-	if (count_workers() >= loky_max_total_workers ||
-		(worker = find_free_slot()) == NULL)
+	if (shortage == LOKY_SHORTAGE_NONE && worker != NULL)
 	{
-		if (!release_idle_worker(executor))
-			note_shortage(executor);
-		return false;
-	}
-	if (!claim_slot(worker, executor))
-		return true;			/* not wanted any more */
-	if (!register_worker(worker))
-	{
-		unclaim_slot(worker, executor);
-		if (!release_idle_worker(executor))
-			note_shortage(executor);
-		return false;
-	}
-	return true;
-}
-
-/* How many workers the executor wants now; *pause is lowered to when to look. */
-static int
-read_demand(LokySharedExecutor *executor, long *pause)
-{
-	int			demand;
-
-	if (executor->id == 0)
-		return 0;
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	demand = loky_sched_demand(executor);
-	if (demand == 0)
-		executor->starved = false;
-	else if (executor->next_start != 0)
-	{
-		TimestampTz now = GetCurrentTimestamp();
-
-		if (executor->next_start > now && executor->failed_starts > 0)
+		if (!claim_slot(worker, executor))
 		{
-			*pause = Min(*pause,
-						 1 + TimestampDifferenceMilliseconds(now,
-															 executor->next_start));
-			demand = 0;
+			loky_turns_serve(executor, false);
+			return;
 		}
+		if (register_worker(worker))
+		{
+			loky_turns_serve(executor, true);
+			return;
+		}
+		unclaim_slot(worker, executor);
 	}
-	LWLockRelease(&executor->lock);
-	return demand;
+	loky_turns_make_room(executor, shortage != LOKY_SHORTAGE_NONE ? shortage :
+						 LOKY_SHORTAGE_SLOTS);
 }
 
 /*
- * Start what is wanted, one worker for each executor in turn.  Returns the
- * milliseconds after which to look again at the latest.
+ * Start what is wanted and can be had.  Returns the milliseconds after which to
+ * look again at the latest.
  */
 static long
 start_workers(void)
 {
 	long		pause = EXPIRE_PAUSE_MS;
-	bool		short_of = false;
-	bool		started;
+	LokySharedExecutor *executor;
 
-	do
-	{
-		started = false;
-		for (int i = 0; i < loky->nexecutors; i++)
-		{
-			LokySharedExecutor *executor =
-				&loky->executors[(first_executor + i) % loky->nexecutors];
-
-			if (read_demand(executor, &pause) == 0)
-				continue;
-			if (start_worker(executor))
-				started = true;
-			else
-			{
-				short_of = true;
-				first_executor = executor->slot;
-				break;
-			}
-		}
-	} while (started && !short_of);
-	if (!short_of)
-	{
-		shortage_logged = false;
-		return pause;
-	}
-	return Min(pause, STARVED_PAUSE_MS);
+	loky_turns_begin(&pause);
+	while ((executor = loky_turns_next()) != NULL)
+		start_worker(executor);
+	return loky_turns_end() ? Min(pause, STARVED_PAUSE_MS) : pause;
 }
 
 /*
@@ -476,6 +356,7 @@ loky_launcher_main(Datum main_arg)
 	loky_area_attach(loky->area);
 	handles = MemoryContextAllocZero(TopMemoryContext,
 									 loky->nworkers * sizeof(*handles));
+	loky_turns_init();
 	before_shmem_exit(exit_launcher, (Datum) 0);
 	CurrentMemoryContext = AllocSetContextCreate(TopMemoryContext,
 												 "loky launcher",

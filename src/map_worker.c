@@ -606,7 +606,7 @@ loky_map_work(LokySharedMap *map)
 		run_range(&job);
 		(void) pgstat_report_stat(false);
 		(void) loky_worker_reload();
-		if (!loky_enabled || loky_sched_yield_map(LokyMyWorker) ||
+		if (!loky_enabled || loky_leave_map_is_due(LokyMyWorker) ||
 			is_to_leave(&job))
 			break;
 	}

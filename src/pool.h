@@ -42,6 +42,17 @@
 /* Roles that have executors or futures at the same time. */
 #define LOKY_MAX_ROLES		256
 
+/* A worker that others want to have the place of serves so long before. */
+#define LOKY_SLICE_MS		100
+
+/* Why an executor gets no worker. */
+typedef enum LokyShortage
+{
+	LOKY_SHORTAGE_NONE,
+	LOKY_SHORTAGE_SLOTS,		/* loky.max_total_workers, max_worker_processes */
+	LOKY_SHORTAGE_ROLE			/* loky.max_workers_per_role */
+} LokyShortage;
+
 /*
  * FREE -> OPEN -> CLOSING | BROKEN -> CLOSED -> FREE
  *
@@ -102,10 +113,12 @@ struct LokySharedExecutor
 	int			nstarting;
 	int			nabsent;		/* ... that wait for tasks of their own, or stop */
 	int			excess;			/* workers to leave since it was made smaller */
+	int			yields;			/* ... to leave so that others get one; see turns.c */
 	int			failed_starts;	/* in a row */
 	TimestampTz next_start;		/* not before, after failed starts */
 	TimestampTz last_used;
-	bool		starved;		/* wants workers that cannot be had */
+	LokyShortage starved;		/* wants workers that cannot be had */
+	TimestampTz starved_since;	/* without one that came */
 	dsa_pointer error;			/* why what was pending failed, encoded */
 	uint32		error_len;
 	uint64		succeeded;
@@ -123,6 +136,8 @@ typedef struct LokySharedRole
 	Oid			role;			/* under the directory's lock */
 	int			executors;		/* under the directory's lock */
 	pg_atomic_uint32 held;		/* futures kept */
+	pg_atomic_uint32 unfinished;	/* ... of tasks that are not done */
+	pg_atomic_uint32 strength;	/* workers of all its executors that count */
 } LokySharedRole;
 
 /* Locks of the table of keys; a power of 2. */
@@ -156,6 +171,9 @@ typedef struct LokySharedControl
 
 	/* Written by the launcher: when it will wake for the next timer. */
 	pg_atomic_uint64 launcher_wakes;
+
+	/* Written by the launcher: workers are wanted that cannot be had.  A hint. */
+	bool		is_short;
 
 	int			max_tasks;		/* constant */
 	int			nexecutors;		/* constant: length of executors */
@@ -192,6 +210,13 @@ static inline int
 loky_executor_strength(const LokySharedExecutor *executor)
 {
 	return executor->nworkers - executor->nabsent;
+}
+
+/* ... and more of them.  The executor's lock is held. */
+static inline void
+loky_executor_strengthen(const LokySharedExecutor *executor, int n)
+{
+	pg_atomic_fetch_add_u32(&loky->roles[executor->role_slot].strength, n);
 }
 
 static inline LokySharedExecutor *

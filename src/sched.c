@@ -289,26 +289,6 @@ loky_sched_park_map(LokySharedMap *map)
 }
 
 /*
- * Is the worker to leave: told to, one too many since the executor was made
- * smaller, or in an executor that has gone?
- */
-static bool
-is_to_leave(LokySharedExecutor *executor, LokySharedWorker *worker)
-{
-	if (worker->stop || worker->orphan)
-		return true;
-	if (executor->excess > 0)
-	{
-		executor->excess--;
-		if (loky_executor_strength(executor) > executor->max_workers)
-			return true;
-		executor->excess = 0;
-	}
-	return executor->state != LOKY_EXECUTOR_OPEN &&
-		executor->npending + executor->ngated == 0 && executor->nmaps == 0;
-}
-
-/*
  * Would more than max_workers run something if this one, which is not counted
  * as idle or woken any more, did?  So it is when one has gone on that had waited
  * for a task of its own; then this one rests until that waits again.
@@ -330,12 +310,14 @@ void
 loky_sched_set_absent(LokySharedWorker *worker, bool waiting, bool stop)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	int			absent;
 
 	ASSERT_LOCKED(executor);
 	if (worker->exited)
 		return;
-	executor->nabsent += (int) (waiting || stop) -
-		(int) (worker->waiting || worker->stop);
+	absent = (int) (waiting || stop) - (int) (worker->waiting || worker->stop);
+	executor->nabsent += absent;
+	loky_executor_strengthen(executor, -absent);
 
 	/* one that waits in its initializer will not take what is pending */
 	if (worker->state == LOKY_WORKER_STARTING)
@@ -374,7 +356,8 @@ loky_sched_next(LokySharedWorker *worker)
 	{
 		executor->nstarting--;
 		executor->failed_starts = 0;
-		executor->starved = false;
+		executor->starved = LOKY_SHORTAGE_NONE;
+		worker->ready = GetCurrentTimestamp();
 		worker->state = LOKY_WORKER_BUSY;
 	}
 	else if (pg_atomic_read_u32(&worker->woken) != 0)
@@ -383,7 +366,7 @@ loky_sched_next(LokySharedWorker *worker)
 		pg_atomic_write_u32(&worker->woken, 0);
 	}
 
-	if (is_to_leave(executor, worker))
+	if (loky_leave_is_due(executor, worker))
 	{
 		begin_stop(executor, worker, &list);
 		next = LOKY_NEXT_EXIT;
@@ -419,6 +402,13 @@ loky_sched_next(LokySharedWorker *worker)
 		if (executor->nidle > 0 && executor->npending > 0)
 			rouse_for_work(executor, 1, &list);
 	}
+	else if (executor->yields > 0)
+	{
+		/* with nothing to do it need not have its slice */
+		executor->yields--;
+		begin_stop(executor, worker, &list);
+		next = LOKY_NEXT_EXIT;
+	}
 	else if (executor->nabsent == 0 &&
 			 loky_executor_strength(executor) > executor->max_workers)
 	{
@@ -441,8 +431,8 @@ loky_sched_next(LokySharedWorker *worker)
 
 /*
  * An idle worker wants to leave: it has rested for its executor's timeout, or
- * was told to.  False where it was roused meanwhile, or where there is work
- * and it was not told to.
+ * was told to.  False where it was roused meanwhile, or where there is work that
+ * may be begun and it was not told to.
  */
 bool
 loky_sched_retire(LokySharedWorker *worker)
@@ -454,7 +444,7 @@ loky_sched_retire(LokySharedWorker *worker)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	leave = worker->state == LOKY_WORKER_IDLE &&
 		(worker->stop || worker->orphan ||
-		 pg_atomic_read_u32(&executor->nlanes) == 0);
+		 !loky_enabled || pg_atomic_read_u32(&executor->nlanes) == 0);
 	if (leave)
 	{
 		dlist_delete(&worker->node);
@@ -587,19 +577,6 @@ loky_sched_leave_map(LokySharedWorker *worker)
 }
 
 /*
- * Between two ranges: is the worker to leave its map, because others wait for
- * their turn or because it is one too many?  A hint, read without the lock.
- */
-bool
-loky_sched_yield_map(LokySharedWorker *worker)
-{
-	LokySharedExecutor *executor = &loky->executors[worker->executor];
-
-	return pg_atomic_read_u32(&executor->nlanes) > 1 || worker->stop ||
-		worker->orphan || loky_executor_strength(executor) > executor->max_workers;
-}
-
-/*
  * The worker begins or ends to wait for a task of its own.  While it waits it
  * does not count, so that another one may run what it waits for.
  */
@@ -615,7 +592,12 @@ loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth)
 		loky_sched_set_absent(worker, waiting, worker->stop);
 		worker->depth = depth;
 		if (waiting)
+		{
 			rouse_for_work(executor, 1, &list);
+
+			/* this made room, for which another executor may wait */
+			list.launcher |= loky->is_short;
+		}
 	}
 	LWLockRelease(&executor->lock);
 	wake_all(&list);

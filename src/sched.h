@@ -61,7 +61,6 @@ extern bool loky_sched_rejoin(LokySharedWorker *worker);
 extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
 							  int sqlstate);
 extern void loky_sched_leave_map(LokySharedWorker *worker);
-extern bool loky_sched_yield_map(LokySharedWorker *worker);
 extern void loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth);
 extern void loky_sched_set_absent(LokySharedWorker *worker, bool waiting,
 								  bool stop);
@@ -101,6 +100,11 @@ extern void loky_gate_move(uint64 id, LokySharedExecutor *target,
 
 /* after.c; no lock is held */
 extern void loky_after_follow(LokyAftermath *aftermath);
+
+/* leave.c */
+extern bool loky_leave_is_due(LokySharedExecutor *executor,
+							  LokySharedWorker *worker);
+extern bool loky_leave_map_is_due(LokySharedWorker *worker);
 
 /* stop.c; the executor's lock is held, but for those on oneself */
 extern void loky_stop_run(LokySharedWorker *worker);

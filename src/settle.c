@@ -283,5 +283,6 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 	}
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
+	loky_executor_strengthen(executor, -1);
 	pfree(error.data);
 }

@@ -118,7 +118,11 @@ init_objects(int lock_tranche)
 	loky_ids_startup();
 
 	for (int i = 0; i < LOKY_MAX_ROLES; i++)
+	{
 		pg_atomic_init_u32(&loky->roles[i].held, 0);
+		pg_atomic_init_u32(&loky->roles[i].unfinished, 0);
+		pg_atomic_init_u32(&loky->roles[i].strength, 0);
+	}
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];

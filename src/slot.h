@@ -74,6 +74,7 @@ typedef struct LokySharedWorker
 	LokySharedMap *map;
 	dlist_node	node;			/* in the idle list */
 	TimestampTz started;
+	TimestampTz ready;			/* when it asked for its first task */
 	TimestampTz last_active;
 	uint64		tasks_done;
 

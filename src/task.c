@@ -41,6 +41,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "utils/timestamp.h"
 
@@ -111,34 +112,121 @@ release_slot(LokySharedTask *task)
 	pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
 }
 
+/* How many unfinished tasks the present role may have. */
+static uint32
+role_limit(void)
+{
+	if (superuser())
+		return PG_UINT32_MAX;
+	return loky_max_tasks_per_role >= 0 ? loky_max_tasks_per_role :
+		loky_max_tasks / 2;
+}
+
+static void
+raise_role_full(uint32 limit)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOKY_QUEUE_FULL),
+			 errmsg("no room for another task of this role"),
+			 errdetail("It may have %u unfinished tasks.", limit),
+			 errhint("Wait for some of them, use loky.map(), or raise loky.max_tasks_per_role.")));
+}
+
+static void
+raise_full(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_LOKY_QUEUE_FULL),
+			 errmsg("no room for another task"),
+			 errdetail("All of the %d futures that can be kept belong to unfinished tasks.",
+					   loky_max_tasks),
+			 errhint("Wait for some of them, or raise loky.max_tasks.")));
+}
+
+/* Unfinished tasks of all roles. */
+static uint64
+count_unfinished(void)
+{
+	uint64		n = 0;
+
+	for (int i = 0; i < LOKY_MAX_ROLES; i++)
+		n += pg_atomic_read_u32(&loky->roles[i].unfinished);
+	return n;
+}
+
+/*
+ * Raise LK008 where there is no room for so many tasks at once: so nothing
+ * finished is evicted for a call that must fail.  Others may claim tasks
+ * meanwhile, so claiming them can fail all the same.
+ */
+void
+loky_task_check_room(LokySharedExecutor *executor, int ntasks)
+{
+	uint32		limit = role_limit();
+	uint32		unfinished =
+		pg_atomic_read_u32(&loky->roles[executor->role_slot].unfinished);
+	uint64		all = count_unfinished();
+
+	if (ntasks == 0)
+		return;
+	if (ntasks <= loky_max_tasks && (uint64) ntasks + unfinished > (uint64) limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOKY_QUEUE_FULL),
+				 errmsg("no room for so many tasks of this role"),
+				 errdetail("%d tasks were given; the role has %u unfinished ones and may have %u.",
+						   ntasks, unfinished, limit),
+				 errhint("Use loky.map(), or raise loky.max_tasks_per_role.")));
+	if ((uint64) ntasks + all > (uint64) loky_max_tasks)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOKY_QUEUE_FULL),
+				 errmsg("no room for so many tasks"),
+				 errdetail("%d tasks were given; " UINT64_FORMAT " of the %d futures that can be kept belong to unfinished tasks.",
+						   ntasks, all, loky_max_tasks),
+				 errhint("Use loky.map(), or raise loky.max_tasks.")));
+}
+
+/* The task, which is the role's, is not unfinished any more. */
+void
+loky_task_uncount(LokySharedTask *task)
+{
+	pg_atomic_fetch_sub_u32(&loky->roles[task->role_slot].unfinished, 1);
+}
+
 /*
  * Claim a task for the executor, whose identity the caller fills in: none of
- * it can be seen until loky_task_publish.  Evicts the oldest finished future
- * where loky.max_tasks is reached; raises LK008 where none is finished, 58030
- * where the file of ids cannot be written.
+ * it can be seen until loky_task_publish.  It is one of its role's unfinished ones
+ * until it ends or is released.  Evicts the oldest finished future where
+ * loky.max_tasks is reached; raises LK008 where none is finished or the role has too
+ * many unfinished tasks, 58030 where the file of ids cannot be written.
  * Must not be called with a lock held.
  */
 LokySharedTask *
 loky_task_claim(LokySharedExecutor *executor)
 {
+	LokySharedRole *role = &loky->roles[executor->role_slot];
+	uint32		limit = role_limit();
 	LokySharedTask *task;
 	uint64		id;
 
+	if (pg_atomic_fetch_add_u32(&role->unfinished, 1) >= limit)
+	{
+		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+		raise_role_full(limit);
+	}
 	while (pg_atomic_fetch_add_u32(&loky->ntasks, 1) >= loky_max_tasks)
 	{
 		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
 		if (!loky_task_evict())
-			ereport(ERROR,
-					(errcode(MAKE_SQLSTATE('L', 'K', '0', '0', '8')),
-					 errmsg("no room for another task"),
-					 errdetail("All of the %d futures that can be kept belong to unfinished tasks.",
-							   loky_max_tasks),
-					 errhint("Wait for some of them, or raise loky.max_tasks.")));
+		{
+			pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+			raise_full();
+		}
 	}
 	id = claim_id();
 	if (id == 0)
 	{
 		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("could not reserve ids for tasks"),
@@ -149,8 +237,8 @@ loky_task_claim(LokySharedExecutor *executor)
 
 	task->lane.turn = id;		/* kept here until published */
 	task->executor = executor->slot;
-	task->role_slot = executor->role_slot;
-	pg_atomic_fetch_add_u32(&loky->roles[task->role_slot].held, 1);
+	task->role_slot = role - loky->roles;
+	pg_atomic_fetch_add_u32(&role->held, 1);
 	task->waiter = LOKY_NO_WAITER;
 	task->pins = 0;
 	task->forgotten = false;
@@ -194,6 +282,7 @@ loky_task_release(LokySharedTask *task)
 	Assert(pg_atomic_read_u64(&task->id) == 0);
 	if (task->after != NULL)
 		loky_after_unref(task->after);	/* it will never be armed */
+	loky_task_uncount(task);
 	release_slot(task);
 }
 

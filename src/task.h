@@ -163,6 +163,8 @@ extern bool loky_ids_reserve(void);
 
 /* task.c */
 extern LokySharedTask *loky_task_claim(LokySharedExecutor *executor);
+extern void loky_task_check_room(LokySharedExecutor *executor, int ntasks);
+extern void loky_task_uncount(LokySharedTask *task);
 extern uint64 loky_task_reserved_id(const LokySharedTask *task);
 extern void loky_task_publish(LokySharedTask *task);
 extern void loky_task_release(LokySharedTask *task);
