@@ -34,7 +34,8 @@ SELECT name, boot_val, unit, context FROM pg_settings
 WHERE name IN ('loky.max_workers', 'loky.executor', 'loky.timeout',
                'loky.max_total_workers', 'loky.max_tasks', 'loky.shared_memory',
                'loky.result_ttl', 'loky.max_depth', 'loky.enabled',
-               'loky.env', 'loky.env_allowed')
+               'loky.env', 'loky.env_allowed', 'loky.max_workers_per_role',
+               'loky.max_tasks_per_role')
 ORDER BY 1;
 
 -- The first task starts the first worker.
