@@ -87,12 +87,12 @@ SELECT t.clean();
 SELECT t.kept();
 -- a commit that fails is an abort
 BEGIN;
-CREATE TABLE t.parent (i int PRIMARY KEY);
-CREATE TABLE t.child (i int REFERENCES t.parent DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE t.pledge_parent (i int PRIMARY KEY);
+CREATE TABLE t.pledge_child (i int REFERENCES t.pledge_parent DEFERRABLE INITIALLY DEFERRED);
 COMMIT;
 BEGIN;
 SELECT loky.submit_task('t.keep', ROW('x'), on_commit => true) AS a \gset
-INSERT INTO t.child VALUES (1);
+INSERT INTO t.pledge_child VALUES (1);
 COMMIT;
 SELECT state FROM t.error('SELECT loky.state(' || :a || ')');
 -- two phases have nobody to queue it
@@ -170,4 +170,4 @@ ROLLBACK;
 SELECT count(*) = :held AS gone FROM loky.tasks;
 SELECT loky._memory_used() <= :before AS free_again;
 SELECT loky.shutdown();
-DROP TABLE t.kept, t.base, t.child, t.parent;
+DROP TABLE t.kept, t.base, t.pledge_child, t.pledge_parent;

@@ -202,19 +202,19 @@ SELECT loky.submit_task('SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep
 SELECT sqlstate FROM loky.exception(:a);
 SELECT attempts FROM loky.tasks WHERE future = :a;
 -- what has committed anything is never run again
-CREATE PROCEDURE t.commits() LANGUAGE plpgsql AS $$
+CREATE PROCEDURE t.commits_first() LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM t.note('committed');
     COMMIT;
     RAISE EXCEPTION 'after it' USING ERRCODE = '40001';
 END$$;
 SELECT t.anew();
-SELECT loky.submit_task('t.commits', retries => 3) AS a \gset
+SELECT loky.submit_task('t.commits_first', retries => 3) AS a \gset
 SELECT sqlstate, message FROM loky.exception(:a);
 SELECT attempts FROM loky.tasks WHERE future = :a;
 SELECT t.done();
 -- a commit that fails is an attempt like others
-CREATE FUNCTION t.late() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION t.late_again() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF nextval('t.tries') <= 2 THEN
         RAISE EXCEPTION 'late' USING ERRCODE = '40001';
@@ -223,7 +223,7 @@ BEGIN
 END$$;
 CREATE TABLE t.deferred (i int);
 CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t.deferred DEFERRABLE INITIALLY DEFERRED
-FOR EACH ROW EXECUTE FUNCTION t.late();
+FOR EACH ROW EXECUTE FUNCTION t.late_again();
 SELECT setval('t.tries', 1, false);
 SELECT loky.submit_task('INSERT INTO t.deferred VALUES (1)', retries => 2) AS a \gset
 SELECT * FROM loky.result(:a);
