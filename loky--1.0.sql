@@ -45,6 +45,14 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.submit_all(text, anycompatiblearray, text, integer) IS
 'queues a task for each item and returns their futures in the items'' order';
 
+CREATE FUNCTION loky.run(task text, args record DEFAULT NULL,
+    result anyelement DEFAULT NULL::text, timeout interval DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'loky_run'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION loky.run(text, record, anyelement, interval) IS
+'runs a task in a transaction of its own and returns its rows, or raises its error';
+
 -- Futures
 
 CREATE FUNCTION loky.result(future bigint, result anyelement DEFAULT NULL::text,
@@ -106,6 +114,14 @@ AS 'MODULE_PATHNAME', 'loky_wait'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.wait(bigint[], interval, text) IS
 'waits for all tasks, the first one done, or the first one that fails, and returns the state of each';
+
+CREATE FUNCTION loky.as_completed(futures bigint[],
+    timeout interval DEFAULT NULL)
+RETURNS SETOF bigint
+AS 'MODULE_PATHNAME', 'loky_as_completed'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.as_completed(bigint[], interval) IS
+'returns the futures one after the other as their tasks end';
 
 CREATE FUNCTION loky.add_done_callback(future bigint, task text)
 RETURNS bigint

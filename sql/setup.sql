@@ -17,9 +17,10 @@ SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS arguments,
        pg_get_function_result(p.oid) AS result
 FROM pg_proc p
 WHERE p.pronamespace = 'loky'::regnamespace
-  AND p.proname IN ('submit', 'submit_task', 'submit_all', 'result', 'exception', 'done',
-                    'running', 'cancelled', 'state', 'cancel', 'wait',
-                    'forget', 'add_done_callback', 'map', 'flat_map', 'try_map',
+  AND p.proname IN ('submit', 'submit_task', 'submit_all', 'run', 'result',
+                    'exception', 'done', 'running', 'cancelled', 'state',
+                    'cancel', 'wait', 'as_completed', 'forget',
+                    'add_done_callback', 'map', 'flat_map', 'try_map',
                     'get_reusable_executor', 'shutdown', 'cpu_count',
                     'getenv')
 ORDER BY 1, 2;

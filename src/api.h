@@ -19,6 +19,7 @@
 
 #include "codec.h"
 #include "compat.h"
+#include "executor.h"
 #include "pool.h"
 
 /* api_args.c */
@@ -31,7 +32,14 @@ extern void loky_api_record(FunctionCallInfo fcinfo, int argno,
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
 
+/* api_task.c */
+extern LokySharedTask *loky_api_prepare(const char *name, LokyValues *args,
+										LokyExecutorRef ref);
+
 /* api_future.c */
+extern int64 loky_api_future(FunctionCallInfo fcinfo);
+extern void loky_api_raise_timeout(int64 id) pg_attribute_noreturn();
+extern void loky_api_raise_cancelled(int64 id) pg_attribute_noreturn();
 extern const char *loky_api_state_name(LokyTaskState state);
 extern int	loky_api_ids(ArrayType *array, const char *name, int64 **ids);
 extern int	loky_api_futures(ArrayType *array, int64 **ids);

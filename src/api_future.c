@@ -27,13 +27,12 @@
 #include "api.h"
 #include "client.h"
 #include "compat.h"
+#include "completed.h"
 #include "errdata.h"
 #include "held.h"
-#include "reader.h"
 #include "request.h"
 #include "sched.h"
 
-LOKY_FUNCTION(loky_result);
 LOKY_FUNCTION(loky_exception);
 LOKY_FUNCTION(loky_done);
 LOKY_FUNCTION(loky_running);
@@ -41,11 +40,12 @@ LOKY_FUNCTION(loky_cancelled);
 LOKY_FUNCTION(loky_state);
 LOKY_FUNCTION(loky_cancel);
 LOKY_FUNCTION(loky_wait);
+LOKY_FUNCTION(loky_as_completed);
 LOKY_FUNCTION(loky_forget);
 
 /* The future's id in argument 0. */
-static int64
-get_future(FunctionCallInfo fcinfo)
+int64
+loky_api_future(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
 		loky_api_refuse_null("future");
@@ -53,8 +53,8 @@ get_future(FunctionCallInfo fcinfo)
 }
 
 /* Raise the error of a future that was not done in time. */
-static void
-raise_timeout(int64 id)
+void
+loky_api_raise_timeout(int64 id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_LOKY_TIMEOUT),
@@ -63,147 +63,13 @@ raise_timeout(int64 id)
 }
 
 /* Raise the error of a cancelled future. */
-static void
-raise_cancelled(int64 id)
+void
+loky_api_raise_cancelled(int64 id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_LOKY_CANCELLED),
 			 errmsg("future " INT64_FORMAT " was cancelled", id),
 			 errhint("A cancelled task has no result; submit it again.")));
-}
-
-/* The state of reading a result, row by row. */
-typedef struct FutureReader
-{
-	int64		id;
-	LokySharedTask *task;		/* pinned */
-	ResourceOwner owner;		/* ... with this one */
-	LokyTaskState state;
-	LokyStoreReader *store;
-	LokyRowReader *reader;
-} FutureReader;
-
-/* The query needs no more rows. */
-static void
-close_result(Datum arg)
-{
-	FutureReader *state = (FutureReader *) DatumGetPointer(arg);
-
-	if (state->task == NULL)
-		return;
-	loky_store_close(state->store);
-	loky_held_unpin(state->task, state->owner);
-	state->task = NULL;
-}
-
-/* Wait for the future and open its result. */
-static FutureReader *
-open_result(FunctionCallInfo fcinfo)
-{
-	FutureReader *state = palloc0(sizeof(FutureReader));
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 1);
-	LokySharedTask *task;
-
-	state->id = get_future(fcinfo);
-	if (!loky_client_wait_done(state->id,
-							   loky_client_deadline(loky_api_interval(fcinfo, 2))))
-		raise_timeout(state->id);
-	task = loky_client_find(state->id, false);
-	state->state = (LokyTaskState) pg_atomic_read_u32(&task->state);
-	loky_held_pin(task);
-	state->owner = CurrentResourceOwner;
-	state->task = task;
-	state->store = loky_store_open(&task->result);
-	state->reader = loky_reader_create(fcinfo, type, task->role);
-	RegisterExprContextCallback(rsinfo->econtext, close_result,
-								PointerGetDatum(state));
-	return state;
-}
-
-/* Raise the error that a failed task has left in its result. */
-static void
-raise_task_error(int64 id, const char *data, Size len)
-{
-	char		where[64];
-
-	snprintf(where, sizeof(where), "loky task " INT64_FORMAT, id);
-	loky_error_rethrow(loky_error_decode(data, len), where);
-}
-
-/*
- * The next row of the result; false at its end.  Notices are raised on the way,
- * and the error of a failed task.
- */
-static bool
-next_row(FutureReader *state, Datum *value, bool *isnull)
-{
-	LokyRecordKind kind;
-	char	   *data;
-	Size		len;
-
-	while (loky_store_next(state->store, &kind, &data, &len))
-	{
-		switch (kind)
-		{
-			case LOKY_RECORD_DESC:
-				loky_reader_set_desc(state->reader, data, len);
-				break;
-			case LOKY_RECORD_NOTICE:
-				loky_notice_raise(data, len);
-				break;
-			case LOKY_RECORD_ERROR:
-				raise_task_error(state->id, data, len);
-				break;
-			case LOKY_RECORD_ROW:
-				*value = loky_reader_row(state->reader, data, isnull);
-				return true;
-			case LOKY_RECORD_COMMAND:
-				*value = loky_reader_command(state->reader, data, isnull);
-				return true;
-		}
-	}
-	if (state->state == LOKY_TASK_CANCELLED)
-		raise_cancelled(state->id);
-	if (state->state == LOKY_TASK_FAILED)
-		ereport(ERROR,
-				(errcode(state->task->sqlstate),
-				 errmsg("task of future " INT64_FORMAT " failed", state->id),
-				 errdetail("There was no memory to keep its error.")));
-	return false;
-}
-
-/* result(future, result, timeout): wait, then return the task's rows. */
-Datum
-loky_result(PG_FUNCTION_ARGS)
-{
-	FuncCallContext *funcctx;
-	FutureReader *state;
-	Datum		value = (Datum) 0;
-	bool		isnull = true;
-
-	if (SRF_IS_FIRSTCALL())
-	{
-		MemoryContext oldcontext;
-
-		loky_attach();
-		funcctx = SRF_FIRSTCALL_INIT();
-		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		funcctx->user_fctx = open_result(fcinfo);
-		MemoryContextSwitchTo(oldcontext);
-	}
-	funcctx = SRF_PERCALL_SETUP();
-	state = (FutureReader *) funcctx->user_fctx;
-	if (next_row(state, &value, &isnull))
-	{
-		if (isnull)
-			SRF_RETURN_NEXT_NULL(funcctx);
-		SRF_RETURN_NEXT(funcctx, value);
-	}
-	close_result(PointerGetDatum(state));
-	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
-								  close_result, PointerGetDatum(state));
-	SRF_RETURN_DONE(funcctx);
 }
 
 /* The columns of exception() out of the error that the task has left. */
@@ -243,16 +109,16 @@ loky_exception(PG_FUNCTION_ARGS)
 	int64		id;
 
 	loky_attach();
-	id = get_future(fcinfo);
+	id = loky_api_future(fcinfo);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (!loky_client_wait_done(id, loky_client_deadline(loky_api_interval(fcinfo, 1))))
-		raise_timeout(id);
+		loky_api_raise_timeout(id);
 	task = loky_client_find(id, false);
 	state = (LokyTaskState) pg_atomic_read_u32(&task->state);
 	loky_held_pin(task);
 	if (state == LOKY_TASK_CANCELLED)
-		raise_cancelled(id);
+		loky_api_raise_cancelled(id);
 	if (state == LOKY_TASK_FAILED)
 		read_error(task, values, nulls);
 	loky_held_unpin(task, CurrentResourceOwner);
@@ -298,7 +164,7 @@ Datum
 loky_done(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	PG_RETURN_BOOL(LokyTaskStateIsFinal(look_at_state(get_future(fcinfo))));
+	PG_RETURN_BOOL(LokyTaskStateIsFinal(look_at_state(loky_api_future(fcinfo))));
 }
 
 /* running(future) */
@@ -306,7 +172,7 @@ Datum
 loky_running(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	PG_RETURN_BOOL(look_at_state(get_future(fcinfo)) == LOKY_TASK_RUNNING);
+	PG_RETURN_BOOL(look_at_state(loky_api_future(fcinfo)) == LOKY_TASK_RUNNING);
 }
 
 /* cancelled(future) */
@@ -314,7 +180,7 @@ Datum
 loky_cancelled(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	PG_RETURN_BOOL(look_at_state(get_future(fcinfo)) == LOKY_TASK_CANCELLED);
+	PG_RETURN_BOOL(look_at_state(loky_api_future(fcinfo)) == LOKY_TASK_CANCELLED);
 }
 
 /* state(future) */
@@ -322,7 +188,7 @@ Datum
 loky_state(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	PG_RETURN_TEXT_P(cstring_to_text(loky_api_state_name(look_at_state(get_future(fcinfo)))));
+	PG_RETURN_TEXT_P(cstring_to_text(loky_api_state_name(look_at_state(loky_api_future(fcinfo)))));
 }
 
 /* cancel(future, running) */
@@ -333,7 +199,7 @@ loky_cancel(PG_FUNCTION_ARGS)
 
 	loky_attach();
 	loky_client_check_context();
-	id = get_future(fcinfo);
+	id = loky_api_future(fcinfo);
 	if (PG_ARGISNULL(1))
 		loky_api_refuse_null("running");
 	PG_RETURN_BOOL(loky_cancel_task(loky_client_find(id, true),
@@ -347,7 +213,7 @@ loky_forget(PG_FUNCTION_ARGS)
 	LokySharedTask *task;
 
 	loky_attach();
-	task = loky_client_find(get_future(fcinfo), false);
+	task = loky_client_find(loky_api_future(fcinfo), false);
 	if (!LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
 	{
 		LWLockRelease(&loky_task_executor(task)->lock);
@@ -460,4 +326,33 @@ loky_wait(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* as_completed(futures, timeout): each distinct future as its task ends. */
+Datum
+loky_as_completed(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *funcctx;
+	int64		id;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext oldcontext;
+		TimestampTz deadline;
+		int64	   *ids = NULL;
+		int			n = 0;
+
+		loky_attach();
+		deadline = loky_client_deadline(loky_api_interval(fcinfo, 1));
+		if (!PG_ARGISNULL(0))
+			n = loky_api_futures(PG_GETARG_ARRAYTYPE_P(0), &ids);
+		funcctx = SRF_FIRSTCALL_INIT();
+		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		funcctx->user_fctx = loky_completed_open(ids, n, deadline);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	if (loky_completed_next((LokyCompleted *) funcctx->user_fctx, &id))
+		SRF_RETURN_NEXT(funcctx, Int64GetDatum(id));
+	SRF_RETURN_DONE(funcctx);
 }

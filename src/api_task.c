@@ -61,6 +61,16 @@ set_task(LokySubmission *submission, const char *name, LokyValues *args,
 	submission->nulls = args->nulls;
 }
 
+/* The task, ready to be queued; see set_task. */
+LokySharedTask *
+loky_api_prepare(const char *name, LokyValues *args, LokyExecutorRef ref)
+{
+	LokySubmission submission = {0};
+
+	set_task(&submission, name, args, ref);
+	return loky_submission_prepare(&submission, ref);
+}
+
 /* submit(task, VARIADIC args): queue a task, return its future. */
 Datum
 loky_submit(PG_FUNCTION_ARGS)

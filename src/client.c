@@ -292,14 +292,6 @@ loky_client_sleep(TimestampTz deadline, LokySharedExecutor *executor,
 	return true;
 }
 
-/* Is the future's task done, or gone? */
-static bool
-is_settled(LokySharedTask *task, uint64 id)
-{
-	return LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)) ||
-		pg_atomic_read_u64(&task->id) != id;
-}
-
 /* Look for a short while whether the task ends, without sleeping. */
 static bool
 spin(LokySharedTask *task, uint64 id)
@@ -313,7 +305,7 @@ spin(LokySharedTask *task, uint64 id)
 	{
 		for (int i = 0; i < 20; i++)
 		{
-			if (is_settled(task, id))
+			if (loky_client_is_settled(task, id))
 				return true;
 			pg_spin_delay();
 		}
@@ -329,19 +321,51 @@ spin(LokySharedTask *task, uint64 id)
 }
 
 /* Have whoever ends the task wake us.  False where it has ended already. */
-static bool
-mark_awaited(LokySharedTask *task, uint64 id)
+bool
+loky_client_mark_awaited(LokySharedTask *task, uint64 id)
 {
 	LokySharedExecutor *executor = loky_task_executor(task);
 	bool		waits;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	waits = !is_settled(task, id);
+	waits = !loky_client_is_settled(task, id);
 	if (waits && task->waiter != LokyMyProcNumber())
 		task->waiter = task->waiter == LOKY_NO_WAITER ?
 			LokyMyProcNumber() : LOKY_MANY_WAITERS;
 	LWLockRelease(&executor->lock);
 	return waits;
+}
+
+/*
+ * Wait until the task is done, or gone.  False where the deadline passed before.
+ * The slot must have been the task's at some time; no lock is held.
+ */
+bool
+loky_client_wait_task(LokySharedTask *task, uint64 id, TimestampTz deadline)
+{
+	LokySharedExecutor *executor = loky_task_executor(task);
+	LokyPatience patience = {0};
+	bool		done = true;
+
+	if (loky_client_is_settled(task, id) ||
+		(!TIMESTAMP_IS_NOEND(deadline) && deadline <= GetCurrentTimestamp()))
+		return loky_client_is_settled(task, id);
+	loky_pledge_check_wait((const int64 *) &id, 1);
+	if (spin(task, id))
+		return true;
+
+	loky_client_begin_wait();
+	loky_deadlock_await_tasks(&id, 1, false);
+	while (done)
+	{
+		ResetLatch(MyLatch);
+		if (!loky_client_mark_awaited(task, id))
+			break;
+		CHECK_FOR_INTERRUPTS();
+		done = loky_client_sleep(deadline, executor, &patience);
+	}
+	loky_client_end_wait();
+	return loky_client_is_settled(task, id);
 }
 
 /*
@@ -352,30 +376,9 @@ bool
 loky_client_wait_done(int64 id, TimestampTz deadline)
 {
 	LokySharedTask *task = loky_client_find(id, false);
-	LokySharedExecutor *executor = loky_task_executor(task);
-	LokyPatience patience = {0};
-	bool		done = true;
 
-	LWLockRelease(&executor->lock);
-	if (is_settled(task, id) ||
-		(!TIMESTAMP_IS_NOEND(deadline) && deadline <= GetCurrentTimestamp()))
-		return is_settled(task, id);
-	loky_pledge_check_wait(&id, 1);
-	if (spin(task, id))
-		return true;
-
-	loky_client_begin_wait();
-	loky_deadlock_await_tasks((const uint64 *) &id, 1, false);
-	while (done)
-	{
-		ResetLatch(MyLatch);
-		if (!mark_awaited(task, id))
-			break;
-		CHECK_FOR_INTERRUPTS();
-		done = loky_client_sleep(deadline, executor, &patience);
-	}
-	loky_client_end_wait();
-	return is_settled(task, id);
+	LWLockRelease(&loky_task_executor(task)->lock);
+	return loky_client_wait_task(task, (uint64) id, deadline);
 }
 
 /* A future that is waited for together with others. */
@@ -399,11 +402,11 @@ drop_done(Awaited *list, int n, bool all, int *ndone, bool *failed)
 	for (int i = 0; i < n; i++)
 	{
 		Awaited		entry = list[i];
-		bool		done = is_settled(entry.task, entry.id);
+		bool		done = loky_client_is_settled(entry.task, entry.id);
 
 		if (!done && !entry.marked && (!all || left == 0))
 		{
-			done = !mark_awaited(entry.task, entry.id);
+			done = !loky_client_mark_awaited(entry.task, entry.id);
 			entry.marked = true;
 		}
 		if (!done)

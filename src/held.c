@@ -6,13 +6,13 @@
  * Pins on finished tasks that are being read, and maps, are written down here
  * with the resource owner that was current, and given back with it, or when the
  * process ends; so a cursor keeps its map as long as it is open, whatever becomes
- * of the subtransactions in which it is read.  Tasks that were claimed but not
- * yet queued are given back when any (sub)transaction fails.  No error path needs
- * a handler of its own.
+ * of the subtransactions in which it is read.  So are the tasks of loky.run, which
+ * go with their callers.  Tasks that were claimed but not yet queued are given back
+ * when any (sub)transaction fails.  No error path needs a handler of its own.
  *
- * Giving a map back waits until no worker runs any of it, since nothing may keep
- * running behind its caller's back; a worker that does not answer is let go after
- * some seconds.
+ * Giving back a map, or the task of a run, waits until no worker runs any of it,
+ * since nothing may keep running behind its caller's back; a worker that does not
+ * answer is let go after some seconds.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -44,6 +44,7 @@
 typedef struct Held
 {
 	LokySharedTask *task;		/* a pin, or NULL */
+	bool		run;			/* the task goes when the pin does */
 	LokySharedMap *map;			/* a map, or NULL */
 	bool		offered;		/* workers can see the map */
 	ResourceOwner owner;		/* with which it goes */
@@ -56,22 +57,28 @@ static int	max_held = 0;
 /* tasks that were claimed and are not yet queued, linked by next */
 static LokySharedTask *claimed = NULL;
 
+/* Make room for one more entry, so that the next one raises no error. */
+void
+loky_held_reserve(void)
+{
+	int			n = Max(16, max_held * 2);
+
+	if (nheld < max_held)
+		return;
+	if (held == NULL)
+		held = MemoryContextAlloc(TopMemoryContext, n * sizeof(Held));
+	else
+		held = repalloc(held, n * sizeof(Held));
+	max_held = n;
+}
+
 /* Remember something to be given back; never raises an error half way. */
 static Held *
 hold(void)
 {
 	Held	   *entry;
 
-	if (nheld >= max_held)
-	{
-		int			n = Max(16, max_held * 2);
-
-		if (held == NULL)
-			held = MemoryContextAlloc(TopMemoryContext, n * sizeof(Held));
-		else
-			held = repalloc(held, n * sizeof(Held));
-		max_held = n;
-	}
+	loky_held_reserve();
 	entry = &held[nheld++];
 	memset(entry, 0, sizeof(*entry));
 	entry->owner = CurrentResourceOwner;
@@ -119,10 +126,110 @@ loky_held_unpin(LokySharedTask *task, ResourceOwner owner)
 {
 	for (int i = 0; i < nheld; i++)
 	{
-		if (held[i].task == task && held[i].owner == owner)
+		if (held[i].task == task && held[i].owner == owner && !held[i].run)
 		{
 			unhold(i);
 			unpin(task);
+			return;
+		}
+	}
+}
+
+/*
+ * The task, which its claimer has pinned before it was queued, goes with what
+ * waits for it.  Room for it was reserved.
+ */
+void
+loky_held_own_task(LokySharedTask *task)
+{
+	Held	   *entry = hold();
+
+	entry->task = task;
+	entry->run = true;
+}
+
+/*
+ * Wait until the task, which is cancelled, has ended, but not for ever.  Interrupts
+ * are not served: the caller is clearing up.
+ */
+static void
+await_task(LokySharedTask *task, uint64 id)
+{
+	LokySharedBackend *entry = &loky->backends[LokyMyProcNumber()];
+	TimestampTz deadline =
+		TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEAF_WORKER_MS);
+	bool		latch_was_set = false;
+
+	pg_atomic_write_u32(&entry->waiting, 1);
+	for (;;)
+	{
+		long		rest;
+
+		ResetLatch(MyLatch);
+		if (!loky_client_mark_awaited(task, id))
+			break;
+		rest = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (rest <= 0)
+		{
+			ereport(LOG,
+					(errmsg("the worker of a loky.run() did not answer its cancellation in time")));
+			break;
+		}
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 rest, PG_WAIT_EXTENSION);
+		latch_was_set = true;
+	}
+	pg_atomic_write_u32(&entry->waiting, 0);
+
+	/* others may have set the latch for other reasons meanwhile */
+	if (latch_was_set)
+		SetLatch(MyLatch);
+}
+
+/*
+ * Cancel the task of a run, which may be running.  Returns once it has ended,
+ * unless its worker is deaf.
+ */
+void
+loky_held_stop_task(LokySharedTask *task)
+{
+	uint64		id = pg_atomic_read_u64(&task->id);
+
+	LWLockAcquire(&loky_task_executor(task)->lock, LW_EXCLUSIVE);
+	(void) loky_cancel_task(task, true);
+	await_task(task, id);
+}
+
+/* Free the task of a run, which is cancelled if it has not ended. */
+static void
+close_task(LokySharedTask *task)
+{
+	LokySharedExecutor *executor = loky_task_executor(task);
+
+	if (!LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
+		loky_held_stop_task(task);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	task->pins--;
+	if (LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
+		loky_task_free(task);
+	else
+	{
+		task->discard = true;
+		LWLockRelease(&executor->lock);
+	}
+}
+
+/* The caller of a run needs its task no more. */
+void
+loky_held_close_task(LokySharedTask *task)
+{
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i].task == task && held[i].run)
+		{
+			unhold(i);
+			close_task(task);
 			return;
 		}
 	}
@@ -295,7 +402,9 @@ give_back(ResourceOwner owner)
 			continue;
 		entry = held[i];
 		unhold(i);
-		if (entry.task != NULL)
+		if (entry.run)
+			close_task(entry.task);
+		else if (entry.task != NULL)
 			unpin(entry.task);
 		else
 			close_map(entry.map, entry.offered);

@@ -27,6 +27,12 @@ extern void loky_held_queued(void);
 extern void loky_held_pin(LokySharedTask *task);
 extern void loky_held_unpin(LokySharedTask *task, ResourceOwner owner);
 
+/* the task of a run */
+extern void loky_held_reserve(void);
+extern void loky_held_own_task(LokySharedTask *task);
+extern void loky_held_stop_task(LokySharedTask *task);
+extern void loky_held_close_task(LokySharedTask *task);
+
 /* a map that this session reads */
 extern void loky_held_own_map(LokySharedMap *map);
 extern void loky_held_offered_map(LokySharedMap *map);

@@ -29,8 +29,9 @@
  * Failure
  * -------
  * A claimed task that is not yet published belongs to its claimer, which
- * releases it when it fails (client.c).  Readers pin a finished task; whoever
- * frees it meanwhile leaves the freeing to the last pin.
+ * releases it when it fails (held.c).  Readers pin a finished task, the caller
+ * of loky.run its task from the start; whoever frees it meanwhile leaves the freeing
+ * to the last pin.
  *
  * Copyright (c) 2026, loky contributors
  *

@@ -114,7 +114,6 @@ struct LokySharedTask
 	int			retries;
 	uint64		key;			/* hash, 0: none */
 	int			key_limit;
-	bool		discard;		/* freed when it ends */
 	bool		gated;			/* waits for more than a worker */
 	int64		delay;			/* us from its queueing */
 	LokySharedAfter *after;		/* what must end first, or NULL */
@@ -130,8 +129,9 @@ struct LokySharedTask
 
 	/* Under the executor's lock. */
 	int			waiter;			/* process number, or one of the above */
-	int			pins;			/* readers of the result */
+	int			pins;			/* readers of the result, and a run's caller */
 	bool		forgotten;		/* freed with the last pin */
+	bool		discard;		/* freed when it ends; set at the latest then */
 	int			worker;			/* pid that runs or ran it, 0: none yet */
 	int			worker_slot;	/* valid while RUNNING */
 	int			attempts;
