@@ -246,9 +246,12 @@ is( $s->query(
 			(state = 'failed') <> (sqlstate IS NOT NULL)}),
 	0,
 	'each in one state that fits');
+
+# A broken executor lets what runs end, but does not run it again.
 is( $s->query(
 		q{SELECT string_agg(DISTINCT sqlstate, ' ' ORDER BY sqlstate) FROM loky.tasks
 		  WHERE sqlstate NOT IN ('57014', 'LK001', 'LK002', 'LK003', 'LK006', 'LK007')
+			AND NOT (sqlstate = '40001' AND task = 't.erratic')
 			AND NOT (sqlstate = '22012' AND task LIKE '%$1 \% 2%')}),
 	'',
 	'none failed but for what was done to it');
