@@ -19,7 +19,7 @@ FETCH s \gset
 SELECT t.name(:f);
 FETCH s \gset
 SELECT t.name(:f);
-SELECT loky.running(:a), loky.running(:b), loky.running(:c);
+SELECT loky.done(:a), loky.done(:b), loky.done(:c);
 SELECT setval('t.gate', 1);
 FETCH s \gset
 SELECT t.name(:f);
