@@ -254,8 +254,8 @@ is($s->query("SELECT count(loky.state(f)) FROM loky.as_completed('$all') f"),
 # a run that is being read is no future to make room, as one that is finished is
 is($caller->query(q{BEGIN; DECLARE c CURSOR FOR SELECT loky.run('SELECT generate_series(1, 3)'); FETCH c}),
 	1, 'a run is being read');
-$s->query("SELECT loky.submit_all('t.id', ARRAY(SELECT generate_series(1, $places - 1)))");
-$s->query("SELECT loky.submit_all('t.id', ARRAY(SELECT generate_series(1, $places - 1)))");
+$s->query("SELECT count(*) FROM loky.wait(loky.submit_all('t.id', ARRAY(SELECT generate_series(1, $places - 1))))")
+  for 1 .. 2;
 is($caller->query('FETCH ALL FROM c; COMMIT'), "2\n3", 'and is read to its end');
 $s->query('SELECT count(*) FROM loky.wait(ARRAY(SELECT future FROM loky.tasks))');
 $s->query('SELECT count(loky.forget(future)) FROM loky.tasks');
