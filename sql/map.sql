@@ -279,6 +279,6 @@ SELECT state, hint <> '' AS hinted FROM t.error($$SELECT loky.try_map('SELECT 1,
 
 -- What comes in a later version is refused, not ignored.
 SELECT m, a, (SELECT state || ' ' || message FROM t.error(format($$SELECT * FROM loky.%s('SELECT $1', ARRAY[1], %s)$$, m, a)))
-FROM unnest('{snapshot => true,progress => true,item_timeout => ''1 s'',retries => 1}'::text[]) a, unnest('{map,flat_map,try_map}'::text[]) m ORDER BY m, a;
+FROM unnest('{snapshot => true,progress => true}'::text[]) a, unnest('{map,flat_map,try_map}'::text[]) m ORDER BY m, a;
 SELECT * FROM loky.map('SELECT $1', ARRAY[1], snapshot => false, progress => false, item_timeout => NULL, retries => 0, label => 'plain', executor => NULL);
 SELECT t.clean();

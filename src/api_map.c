@@ -32,6 +32,7 @@
 #include "errdata.h"
 #include "map_reader.h"
 #include "reader.h"
+#include "run_timeout.h"
 #include "submission.h"
 
 LOKY_FUNCTION(loky_map);
@@ -83,11 +84,6 @@ refuse_unsupported(FunctionCallInfo fcinfo, int base)
 	if (!PG_ARGISNULL(base + ARG_PROGRESS) &&
 		PG_GETARG_BOOL(base + ARG_PROGRESS))
 		refuse("progress");
-	if (!PG_ARGISNULL(base + ARG_ITEM_TIMEOUT))
-		refuse("item_timeout");
-	if (!PG_ARGISNULL(base + ARG_RETRIES) &&
-		PG_GETARG_INT32(base + ARG_RETRIES) != 0)
-		refuse("retries");
 }
 
 /*
@@ -112,6 +108,20 @@ reduce(LokyMapCall *call)
 	loky_submission_keep_reducers(call->executor, reducers);
 }
 
+/* The argument "retries", which is number n. */
+static int
+get_retries(FunctionCallInfo fcinfo, int n)
+{
+	int			retries = PG_ARGISNULL(n) ? 0 : PG_GETARG_INT32(n);
+
+	if (retries < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"retries\" must not be negative"),
+				 errhint("0 runs each item once.")));
+	return retries;
+}
+
 /* The call's arguments; base is the number of "timeout". */
 static void
 get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
@@ -133,6 +143,10 @@ get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
 					 errhint("Leave it out to let loky decide.")));
 		call->chunksize = PG_GETARG_INT32(base + ARG_CHUNKSIZE);
 	}
+	call->item_timeout =
+		loky_limit_of_interval(loky_api_interval(fcinfo, base + ARG_ITEM_TIMEOUT),
+							   "item_timeout");
+	call->retries = get_retries(fcinfo, base + ARG_RETRIES);
 	if (PG_ARGISNULL(base + ARG_ORDERED))
 		loky_api_refuse_null("ordered");
 	call->ordered = PG_GETARG_BOOL(base + ARG_ORDERED);

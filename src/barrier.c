@@ -298,7 +298,8 @@ add_task(LokyLook *look, uint64 id)
 /*
  * Who must go on so that the map, of which its reader waits for something, can:
  * in an ordered one that is whoever has the item which comes next, whatever the
- * others have left to do.  The executor's lock is held.
+ * others have left to do.  What waits for its time needs nobody before that.  The
+ * executor's lock is held.
  */
 static void
 add_map_workers(LokyLook *look, LokySharedExecutor *executor, LokySharedMap *map)
@@ -308,6 +309,8 @@ add_map_workers(LokyLook *look, LokySharedExecutor *executor, LokySharedMap *map
 
 	if (holder != NULL)
 		add_pid(look, holder->pid);
+	else if (!loky_map_claimable(map) && loky_map_retry_any(map))
+		return;
 	else if (!loky_map_claimable(map))
 		(void) add_busy_workers(look, executor, map);
 	else

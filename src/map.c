@@ -86,17 +86,21 @@ claim_returned(LokySharedMap *map, LokySharedRange *range)
 }
 
 /*
- * Claim up to wish items.  False where there is nothing to claim at present.
+ * Claim up to wish items for the part.  False where there is nothing to claim at
+ * present.
  */
 bool
-loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedRange *range)
+loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedPart *part)
 {
 	uint64		next;
 
 	Assert(wish > 0);
 	if (pg_atomic_read_u32(&map->cancelled) != 0)
 		return false;
-	if (claim_returned(map, range))
+	if (loky_map_retry_claim(map, part))
+		return true;
+	part->attempts = 0;
+	if (claim_returned(map, &part->range))
 		return true;
 	if (pg_atomic_read_u64(&map->piece_bytes) > map->budget)
 		return false;
@@ -119,8 +123,8 @@ loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedRange *range)
 		}
 		if (pg_atomic_compare_exchange_u64(&map->next, &next, hi))
 		{
-			range->lo = next;
-			range->hi = hi;
+			part->range.lo = next;
+			part->range.hi = hi;
 			return true;
 		}
 	}
@@ -135,7 +139,7 @@ loky_map_claimable(LokySharedMap *map)
 
 	if (pg_atomic_read_u32(&map->cancelled) != 0)
 		return false;
-	if (pg_atomic_read_u32(&map->nreturned) > 0)
+	if (pg_atomic_read_u32(&map->nreturned) > 0 || loky_map_retry_is_due(map))
 		return true;
 	if (pg_atomic_read_u64(&map->piece_bytes) > map->budget)
 		return false;
@@ -147,14 +151,22 @@ loky_map_claimable(LokySharedMap *map)
 	return next < end;
 }
 
-/* Give back items that were claimed but not run. */
+/* Give back the part's items, which were claimed but not run. */
 void
-loky_map_return(LokySharedMap *map, LokySharedRange range)
+loky_map_return(LokySharedMap *map, LokySharedPart *part)
 {
+	LokySharedRange range = part->range;
 	LokySharedRange *ranges;
 
+	part->range.lo = part->range.hi = 0;
 	if (range.lo >= range.hi)
 		return;
+	if (part->attempts > 0)
+	{
+		/* they were due, and still are */
+		loky_map_retry_later(map, range, part->attempts, 0);
+		return;
+	}
 	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
 	ranges = loky_area_address(map->returned_ranges);
 
@@ -178,6 +190,7 @@ loky_map_stop_at(LokySharedMap *map, uint64 item)
 	while (item < stop &&
 		   !pg_atomic_compare_exchange_u64(&map->stop, &stop, item))
 		;
+	loky_map_retry_stop(map);
 }
 
 /* Put a final outcome into its place, where the reader finds it. */
@@ -527,6 +540,7 @@ loky_map_free(LokySharedMap *map)
 	free_if_valid(map->offsets);
 	free_if_valid(map->desc);
 	free_if_valid(map->returned_ranges);
+	free_if_valid(map->retries.room);
 	free_if_valid(map->parts);
 	free_if_valid(map->places);
 	free_if_valid(map->states);

@@ -13,6 +13,7 @@
 #ifndef LOKY_MAP_H
 #define LOKY_MAP_H
 
+#include "map_retry.h"
 #include "pool.h"
 #include "request.h"
 
@@ -77,12 +78,6 @@ typedef struct LokySharedPiece
 	LokySharedStore store;
 } LokySharedPiece;
 
-typedef struct LokySharedRange
-{
-	uint64		lo;
-	uint64		hi;				/* exclusive */
-} LokySharedRange;
-
 /* Room for the records of an item that is being run. */
 #define LOKY_PART_INLINE	(8 * 1024)
 
@@ -99,9 +94,10 @@ typedef struct LokySharedOutcome
  * What one worker has of a map.  Written by the worker alone; whoever settles
  * a worker that is gone reads it.
  */
-typedef struct LokySharedPart
+struct LokySharedPart
 {
 	LokySharedRange range;		/* items from lo on are not yet published */
+	int			attempts;		/* at the range that have failed */
 	bool		running;		/* the transaction of item lo has begun */
 	bool		whole;			/* the range fails or succeeds as a whole */
 	bool		repeatable;		/* what is not published may be run again */
@@ -116,7 +112,7 @@ typedef struct LokySharedPart
 	dsa_pointer outcomes;
 	LokySharedStore store;		/* of the item that runs */
 	char		inline_data[LOKY_PART_INLINE] pg_attribute_aligned(8);
-} LokySharedPart;
+};
 
 /* A notice on its way to the reader. */
 typedef struct LokySharedNotice
@@ -144,6 +140,7 @@ struct LokySharedMap
 	uint64		chunksize;		/* 0: workers decide */
 	uint64		window;			/* places */
 	Size		budget;			/* bytes of pieces that may wait to be read */
+	uint64		item_timeout;	/* microseconds; 0: none */
 	LokySharedRequest request;	/* with the arguments common to all items */
 
 	/* the items: elements of an array as they lie in it */
@@ -182,6 +179,8 @@ struct LokySharedMap
 	pg_atomic_uint32 nnotices;	/* a hint that there are some */
 	pg_atomic_uint64 dropped_notices;	/* for which there was no room */
 
+	LokySharedRetries retries;	/* see there */
+
 	/* Bytes in pieces that have not been read. */
 	pg_atomic_uint64 piece_bytes;
 
@@ -204,9 +203,9 @@ struct LokySharedMap
 
 /* both sides (map.c) */
 extern bool loky_map_claim(LokySharedMap *map, uint64 wish,
-						   LokySharedRange *range);
+						   LokySharedPart *part);
 extern bool loky_map_claimable(LokySharedMap *map);
-extern void loky_map_return(LokySharedMap *map, LokySharedRange range);
+extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_publish(LokySharedMap *map,
 							 const LokySharedOutcome *outcome);
 extern bool loky_map_wake_reader(LokySharedMap *map, bool at_once);
@@ -235,6 +234,7 @@ extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
 							   const LokySharedTiming *timing);
 extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-							int pid, const char *error, Size len);
+							const LokySharedWorker *worker,
+							const char *error, Size len);
 
 #endif							/* LOKY_MAP_H */

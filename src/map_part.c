@@ -24,16 +24,19 @@
 #include "lib/stringinfo.h"
 
 #include "area.h"
+#include "errdata.h"
 #include "map.h"
 #include "pool.h"
 
-/* The outcomes of the part are final: hand them to the reader. */
+/* The outcomes of the part, if any, are final: hand them to the reader. */
 void
 loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
 {
 	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
 	uint32		n = part->noutcomes;
 
+	if (n == 0)
+		return;
 	for (uint32 i = 0; i < n; i++)
 		loky_map_publish(map, &outcomes[i]);
 	part->noutcomes = 0;
@@ -88,14 +91,14 @@ loky_map_drop_part(LokySharedMap *map, LokySharedPart *part)
 }
 
 /*
- * A worker has died with this part of the map: publish what is final, fail what
- * was running, give back the rest.  error is the encoded error of its death, pid
- * its process.
+ * A worker has died with this part of the map: publish what is final, have what
+ * was running fail or tried again, give back the rest.  error is the encoded error
+ * of its death.
  * The executor's lock is held.
  */
 void
-loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
-				const char *error, Size len)
+loky_map_settle(LokySharedMap *map, LokySharedPart *part,
+				const LokySharedWorker *worker, const char *error, Size len)
 {
 	LokySharedTiming timing = {0};
 
@@ -116,7 +119,9 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
 			loky_map_drop_part(map, part);
 	}
 	loky_store_free(&part->store);
-	if (part->running && part->range.lo < part->range.hi)
+	if (part->running && part->range.lo < part->range.hi &&
+		(worker->kill ||
+		 !loky_map_retry_part(map, part, ERRCODE_LOKY_TERMINATED_WORKER)))
 	{
 		StringInfoData framed;
 		uint64		item = part->range.lo;
@@ -124,14 +129,11 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part, int pid,
 		initStringInfo(&framed);
 		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
 		appendBinaryStringInfo(&framed, error, len);
-		timing.worker = pid;
+		timing.worker = worker->pid;
 		loky_map_fail_part(map, part, framed.data, framed.len, &timing);
 		pfree(framed.data);
 	}
-	loky_map_return(map, part->range);
-	part->range.lo = part->range.hi = 0;
+	loky_map_return(map, part);
 	part->running = false;
-	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
-		loky_queue_push_map(&loky->executors[map->executor], map,
-							map->session);
+	(void) loky_map_retry_offer(&loky->executors[map->executor], map, 0);
 }

@@ -74,7 +74,7 @@ struct LokyMapReader
 };
 
 static dsa_pointer
-alloc_zeroed(Size size)
+alloc_or_raise(Size size)
 {
 	dsa_pointer dp = loky_area_alloc(size);
 
@@ -83,6 +83,14 @@ alloc_zeroed(Size size)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of shared memory for a map"),
 				 errhint("Raise loky.shared_memory, or map over fewer items at a time.")));
+	return dp;
+}
+
+static dsa_pointer
+alloc_zeroed(Size size)
+{
+	dsa_pointer dp = alloc_or_raise(size);
+
 	memset(loky_area_address(dp), 0, size);
 	return dp;
 }
@@ -115,6 +123,7 @@ create_map(void)
 	pg_atomic_init_u32(&map->nnotices, 0);
 	pg_atomic_init_u64(&map->dropped_notices, 0);
 	pg_atomic_init_u64(&map->piece_bytes, 0);
+	loky_map_retry_init(map, 0);
 	return map;
 }
 
@@ -160,6 +169,8 @@ allocate_places(LokySharedMap *map, const LokyMapCall *call)
 	map->returned_ranges =
 		alloc_zeroed(2 * loky->nworkers * sizeof(LokySharedRange));
 	map->parts = alloc_zeroed(loky->nworkers * sizeof(dsa_pointer));
+	if (call->retries > 0)
+		map->retries.room = alloc_or_raise(loky_map_retry_room(map));
 	pg_atomic_write_u64(&map->limit, map->window);
 }
 
@@ -177,6 +188,8 @@ lay_out_map(const LokyMapCall *call)
 	map->mode = call->mode;
 	map->ordered = call->ordered;
 	map->chunksize = Min(call->chunksize, (uint64) call->items->n);
+	map->item_timeout = call->item_timeout;
+	loky_map_retry_init(map, call->retries);
 	write_request(map, call);
 	loky_items_store(call->items, map);
 	allocate_places(map, call);
@@ -455,7 +468,8 @@ has_stopped(LokyMapReader *reader)
 	bool		stopped;
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
-	stopped = map->nworkers == 0 && !loky_map_claimable(map);
+	stopped = map->nworkers == 0 && !loky_map_claimable(map) &&
+		!loky_map_retry_any(map);
 	LWLockRelease(&executor->lock);
 	return stopped && !is_ready(reader);
 }

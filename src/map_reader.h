@@ -30,6 +30,8 @@ typedef struct LokyMapCall
 	bool		ordered;
 	uint64		chunksize;		/* 0: workers decide */
 	TimestampTz deadline;
+	uint64		item_timeout;	/* microseconds; 0: none */
+	int			retries;
 	LokyExecutorRef executor;
 	LokyItems  *items;
 	LokyValues	args;			/* parameters after the item's own */

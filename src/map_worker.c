@@ -47,6 +47,7 @@
 #include "messages.h"
 #include "recycle.h"
 #include "run.h"
+#include "run_timeout.h"
 #include "sched.h"
 #include "worker.h"
 
@@ -321,7 +322,10 @@ take_outcome(MapJob *job, const LokyCompletion *completion,
 				 errhint("Raise loky.shared_memory.")));
 }
 
-/* Run one item in the present transaction; its outcome is added to the part. */
+/*
+ * Run one item in the present transaction; its outcome is added to the part.  Its
+ * clock runs on, since what is deferred to the commit belongs to the last item.
+ */
 static void
 run_item(MapJob *job, LokyPlan **plan, uint64 item)
 {
@@ -340,6 +344,7 @@ run_item(MapJob *job, LokyPlan **plan, uint64 item)
 		outcome->timing.started = GetCurrentTimestamp();
 		INSTR_TIME_SET_CURRENT(start);
 	}
+	loky_limit_arm(map->item_timeout, "item_timeout");
 	get_values(job, item, &args);
 	if (*plan == NULL)
 	{
@@ -351,6 +356,7 @@ run_item(MapJob *job, LokyPlan **plan, uint64 item)
 	loky_dest_reset(LokyMyDest);
 	loky_store_begin(LokyMyWriter, &part->store);
 	loky_plan_run(*plan, &args, LokyMyDest, &completion);
+	loky_limit_check();
 	outcome->item = item;
 	take_outcome(job, &completion, outcome);
 	if (timed)
@@ -360,7 +366,7 @@ run_item(MapJob *job, LokyPlan **plan, uint64 item)
 
 /*
  * After an error in item part->range.lo + part->noutcomes: publish what is
- * valid of the outcomes before it, then the error.
+ * valid of the outcomes before it, then the error, unless it is to be run again.
  */
 static void
 fail_item(MapJob *job, const ErrorData *edata, uint64 item)
@@ -371,6 +377,17 @@ fail_item(MapJob *job, const ErrorData *edata, uint64 item)
 	LokySharedTiming timing = outcomes[part->noutcomes].timing;
 	StringInfoData error;
 
+	if (part->whole)
+		loky_map_drop_part(map, part);
+	else
+		loky_map_publish_part(map, part);
+	if (loky_map_retry_part(map, part, edata->sqlerrcode))
+	{
+		pg_memory_barrier();
+		if (pg_atomic_read_u32(&map->parked) != 0)
+			loky_sched_offer_map(map);
+		return;
+	}
 	initStringInfo(&error);
 	appendBinaryStringInfo(&error, (const char *) &item, sizeof(item));
 	loky_error_encode(&error, edata);
@@ -379,10 +396,6 @@ fail_item(MapJob *job, const ErrorData *edata, uint64 item)
 		timing.worker = MyProcPid;
 		timing.elapsed = GetCurrentTimestamp() - timing.started;
 	}
-	if (part->whole)
-		loky_map_drop_part(map, part);
-	else
-		loky_map_publish_part(map, part);
 	loky_map_fail_part(map, part, error.data, error.len, &timing);
 	pfree(error.data);
 }
@@ -409,11 +422,14 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 	{
 		CHECK_FOR_INTERRUPTS();
 		run_item(job, &plan, item++);
+		if (part->whole ? item >= part->range.hi : !job->repeatable)
+			break;
+		loky_limit_disarm();
 		if (item >= part->range.hi)
 			break;
 		if (part->whole)
 			continue;
-		if (!job->repeatable || part->noutcomes >= left)
+		if (part->noutcomes >= left)
 			break;
 		if (elapsed_us(start) > HEAVY_RANGE_US)
 		{
@@ -502,10 +518,7 @@ run_range(MapJob *job)
 		if ((heavy || us > HEAVY_RANGE_US || items_left(part) == 0) &&
 			part->range.lo < part->range.hi && !part->whole)
 		{
-			LokySharedRange rest = part->range;
-
-			part->range.hi = part->range.lo;
-			loky_map_return(map, rest);
+			loky_map_return(map, part);
 			if (pg_atomic_read_u32(&map->parked) != 0)
 				loky_sched_offer_map(map);
 		}
@@ -598,7 +611,7 @@ loky_map_work(LokySharedMap *map)
 	for (;;)
 	{
 		if (!loky_map_claim(map, Min(job.part->wish, items_left(job.part)),
-							&job.part->range))
+							job.part))
 		{
 			loky_sched_park_map(map);
 			break;

@@ -95,6 +95,8 @@ loky_sched_demand(LokySharedExecutor *executor)
 						  executor->max_workers);
 		if (lane->map != NULL && pg_atomic_read_u32(&lane->map->nreturned) > 0)
 			wanted++;
+		if (lane->map != NULL)
+			wanted += loky_map_retry_count_due(lane->map);
 		if (wanted > executor->max_workers * 2)
 			break;
 	}
@@ -231,12 +233,8 @@ loky_sched_offer_map(LokySharedMap *map)
 	WakeList	list = {0};
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (!map->lane.queued && !map->closed && loky_map_claimable(map))
-	{
-		pg_atomic_write_u32(&map->parked, 0);
-		loky_queue_push_map(executor, map, map->session);
+	if (loky_map_retry_offer(executor, map, 0))
 		rouse_for_work(executor, executor->max_workers, &list);
-	}
 	LWLockRelease(&executor->lock);
 	wake_all(&list);
 }
@@ -251,16 +249,11 @@ loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	while ((timer = loky_timer_take(executor, now)) != NULL)
 	{
-		LokySharedMap *map = timer->map;
-
+		/* others may have come in its stead; should the clock go back, wait */
 		if (timer->task != NULL)
 			loky_gate_advance(executor, timer->task, &after);
-		else if (!map->lane.queued && !map->closed && loky_map_claimable(map))
-		{
-			pg_atomic_write_u32(&map->parked, 0);
-			loky_queue_push_map(executor, map, map->session);
+		else if (loky_map_retry_offer(executor, timer->map, now + 1))
 			after.nready += executor->max_workers;
-		}
 	}
 	loky_sched_unlock(executor, &after);
 }
@@ -269,6 +262,7 @@ loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
  * A worker found nothing to claim: take the map out of the queue.  Where the
  * reader makes room at the same moment, one of the two sees the other: parked
  * is written before the last look here, and read after the room is made there.
+ * So it is where another worker adds what is to be run again.
  */
 void
 loky_sched_park_map(LokySharedMap *map)
@@ -285,6 +279,7 @@ loky_sched_park_map(LokySharedMap *map)
 		else
 			loky_queue_remove_map(executor, map);
 	}
+	(void) loky_map_retry_offer(executor, map, 0);
 	LWLockRelease(&executor->lock);
 }
 

@@ -274,7 +274,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 	{
 		LokySharedMap *map = worker->map;
 
-		loky_map_settle(map, loky_map_part(map, worker->index), worker->pid,
+		loky_map_settle(map, loky_map_part(map, worker->index), worker,
 						error.data, error.len);
 		loky_sched_count_items(executor, worker);
 		worker->map = NULL;

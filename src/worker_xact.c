@@ -138,7 +138,7 @@ note_commit(XactEvent event, void *arg)
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
 		prepare_final_commit();
-	if (event != XACT_EVENT_COMMIT)
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PREPARE)
 		return;
 	if (LokyMyWorker->map != NULL)
 	{
@@ -151,8 +151,8 @@ note_commit(XactEvent event, void *arg)
 			part->wrote = true;
 	}
 	else if (LokyMyWorker->task != NULL)
-		LokyMyWorker->phase = final_commit ? LOKY_PHASE_COMMITTED :
-			LOKY_PHASE_WROTE;
+		LokyMyWorker->phase = final_commit && event == XACT_EVENT_COMMIT ?
+			LOKY_PHASE_COMMITTED : LOKY_PHASE_WROTE;
 }
 
 /* Called once, before the first transaction. */

@@ -1,0 +1,182 @@
+
+# Maps whose items collide for real: upserts that deadlock, workers that die, and an
+# executor that is shut down while items wait for their next attempt.
+
+use strict;
+use warnings;
+
+use LokyTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = loky_node(conf => "deadlock_timeout = '10 ms'\n");
+my $s = LokyTest::Session->new($node);
+my $gate = LokyTest::Session->new($node);
+my $caller = LokyTest::Session->new($node);
+
+$s->query(q{
+CREATE TABLE t.counter (k int PRIMARY KEY, n int NOT NULL);
+CREATE FUNCTION t.add(k int) RETURNS void LANGUAGE sql AS $$
+	INSERT INTO t.counter VALUES (k, 1)
+	ON CONFLICT ON CONSTRAINT counter_pkey DO UPDATE SET n = t.counter.n + 1$$;
+-- both in this order, with a gate between them
+CREATE FUNCTION t.add_both(a int, b int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM t.add(a);
+	PERFORM pg_advisory_xact_lock_shared(1);
+	PERFORM t.add(b);
+	RETURN a;
+END$$;
+-- five of seven, in an order of its own
+CREATE FUNCTION t.add_five(x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 0 .. 4 LOOP
+		PERFORM t.add((x + i * (1 + x % 6)) % 7);
+	END LOOP;
+	RETURN x;
+END$$;
+CREATE SEQUENCE t.tries;
+CREATE FUNCTION t.fail() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM nextval('t.tries');
+	RAISE EXCEPTION 'collided' USING ERRCODE = '40001';
+END$$;
+CREATE PROCEDURE t.commit_gate(x int) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO t.log (i) VALUES (x);
+	COMMIT;
+	PERFORM pg_advisory_xact_lock_shared(1);
+END$$;
+});
+
+# Deadlocks of the database so far.
+sub deadlocks
+{
+	return $node->safe_psql('postgres',
+		'SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()');
+}
+
+# What the counters hold: their number and sum.
+sub counted
+{
+	my $row = $s->query('SELECT count(*), sum(n) FROM t.counter');
+
+	$s->query('TRUNCATE t.counter');
+	return $row;
+}
+
+# A worker that stands at the gate.
+sub one_at_gate
+{
+	return $s->query(
+		q{SELECT min(pid) FROM pg_locks JOIN pg_stat_activity USING (pid)
+		  WHERE locktype = 'advisory' AND objid = 1 AND NOT granted AND backend_type = 'loky worker'});
+}
+
+# Two that are sure to deadlock: each holds what the other wants.
+$caller->executor(2);
+my $cross = q{t.add_both', ARRAY[ROW(1, 2), ROW(2, 1)], NULL::int};
+for my $call ("loky.map('$cross, retries => 5)", "loky.flat_map('$cross, retries => 5)",
+	"loky.map('$cross, retries => 5, ordered => false) ORDER BY 1",
+	"loky.map('$cross, retries => 5, chunksize => 1)")
+{
+	$gate->query('SELECT pg_advisory_lock(1)');
+	$caller->send("SELECT * FROM $call");
+	at_gate($s, 1, 2);
+	$gate->query('SELECT pg_advisory_unlock(1)');
+	is($caller->answer, "1\n2", "both go through: $call");
+	is(counted(), '2|4', 'each once');
+}
+$gate->query('SELECT pg_advisory_lock(1)');
+$caller->send("SELECT count(*) FILTER (WHERE ok), min(sqlstate) FROM loky.try_map('$cross)");
+at_gate($s, 1, 2);
+$gate->query('SELECT pg_advisory_unlock(1)');
+is($caller->answer, '1|40P01', 'without, one of them is lost');
+is(counted(), '2|2', 'with all it did');
+
+# Many, as backfills do it: whatever collides goes through.
+$caller->executor(4);
+my $items = 'ARRAY(SELECT generate_series(1, 120))';
+my $before = deadlocks();
+is( $caller->query("SELECT count(*), sum(r) FROM loky.map('t.add_five', $items, NULL::int, retries => 1000) r"),
+	'120|7260', 'map: all upserts go through');
+is(counted(), '7|600', 'each once');
+is( $caller->query("SELECT count(*) FILTER (WHERE ok), sum(result) FROM loky.try_map('t.add_five', $items, NULL::int, retries => 1000, chunksize => 7)"),
+	'120|7260', 'try_map: all chunks go through');
+is(counted(), '7|600', 'each once');
+is( $caller->query("SELECT count(*), sum(r) FROM loky.flat_map('t.add_five', $items, NULL::int, retries => 1000, ordered => false) r"),
+	'120|7260', 'flat_map: all upserts go through');
+is(counted(), '7|600', 'each once');
+ok( poll($s, "SELECT deadlocks > $before FROM pg_stat_database WHERE datname = current_database()"),
+	'there were deadlocks');
+
+# A worker that dies takes nothing along: what it ran is run again.
+$caller->executor(2);
+for my $chunksize ('NULL', 3)
+{
+	$gate->query('SELECT pg_advisory_lock(1)');
+	$caller->send(
+		"SELECT count(*), sum(r) FROM loky.map('t.touch_gate', ARRAY(SELECT ROW(1, i) FROM generate_series(1, 50) i), NULL::int, retries => 3, chunksize => $chunksize) r");
+	for my $n (1 .. 3)
+	{
+		at_gate($s, 1, 2);
+		my $pid = one_at_gate();
+		$s->query("SELECT pg_terminate_backend($pid)");
+		ok(poll($s, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0),
+			"chunksize $chunksize: worker $n dies");
+	}
+	$gate->query('SELECT pg_advisory_unlock(1)');
+	is($caller->answer, '50|1275', 'the map is whole');
+	is($s->logged, '50|50|1|50', 'each item once');
+}
+$gate->query('SELECT pg_advisory_lock(1)');
+$caller->send(
+	q{SELECT string_agg(concat_ws(' ', ord, ok, sqlstate), ', ' ORDER BY ord) FROM loky.try_map('t.touch_gate', ARRAY[ROW(1, 1), ROW(1, 2)], NULL::int)});
+at_gate($s, 1, 2);
+$s->query('SELECT pg_terminate_backend(' . one_at_gate() . ')');
+at_gate($s, 1, 1);
+$gate->query('SELECT pg_advisory_unlock(1)');
+like($caller->answer, qr/^(1 f LK001, 2 t|1 t, 2 f LK001)$/, 'without, it fails');
+is(substr($s->logged, 0, 3), '1|1', 'and has done nothing');
+
+# ... but not what has committed something.
+$gate->query('SELECT pg_advisory_lock(1)');
+$caller->send(
+	q{SELECT string_agg(concat_ws(' ', ord, ok, sqlstate), ', ' ORDER BY ord) FROM loky.try_map('t.commit_gate', ARRAY[1, 2], retries => 3)});
+at_gate($s, 1, 2);
+$s->query('SELECT pg_terminate_backend(' . one_at_gate() . ')');
+at_gate($s, 1, 1);
+$gate->query('SELECT pg_advisory_unlock(1)');
+like($caller->answer, qr/^(1 f LK001, 2 t|1 t, 2 f LK001)$/, 'not after a commit');
+is($s->logged, '2|2|1|2', 'which is done once');
+
+# Those that wait for their time go when the map goes.
+my $executor = $caller->executor(1);
+my $fails = q{SELECT * FROM loky.map('SELECT t.fail()', ARRAY[1], NULL::int, retries => 100000)};
+
+# Call it, and wait until it has failed some times.
+sub call_fails
+{
+	$s->query(q{SELECT setval('t.tries', 1, false)});
+	$caller->send($fails);
+	ok(poll($s, 'SELECT last_value >= 3 FROM t.tries'), 'it fails, and fails');
+	return;
+}
+
+call_fails();
+$s->query('SELECT pg_cancel_backend(' . $caller->pid . ')');
+is($caller->failure, '57014', 'the caller is cancelled');
+call_fails();
+$s->query("SET loky.executor = $executor; SELECT loky.shutdown(true, true)");
+is($caller->failure, 'LK003', 'the executor is shut down');
+$caller->executor(1);
+call_fails();
+$s->query('SELECT pg_terminate_backend(' . $caller->pid . ')');
+like($caller->await_end, qr/57P01/, 'the caller is terminated');
+
+$_->quit for $s, $gate, $caller;
+check_rest($node);
+$node->stop;
+
+done_testing();
