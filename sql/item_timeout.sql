@@ -42,14 +42,14 @@ SELECT count(*) FROM t.log;
 SELECT count(*) FILTER (WHERE ok) FROM loky.try_map('t.nap', ARRAY[0.7, 0.7, 0.7], NULL::float8, item_timeout => '2 s', chunksize => 3);
 
 -- Whoever traps the cancel does not get away with it.
-CREATE FUNCTION t.trap(x int) RETURNS int LANGUAGE plpgsql AS $$
+CREATE FUNCTION t.trap_late(x int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_sleep(x);
     RETURN x;
 EXCEPTION WHEN query_canceled THEN
     RETURN -1;
 END$$;
-SELECT ord, result, ok, sqlstate, message, detail FROM loky.try_map('t.trap', ARRAY[60, 0], NULL::int, item_timeout => '500 ms');
+SELECT ord, result, ok, sqlstate, message, detail FROM loky.try_map('t.trap_late', ARRAY[60, 0], NULL::int, item_timeout => '500 ms');
 CREATE FUNCTION t.trap_always(x int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
     LOOP
@@ -92,17 +92,17 @@ END$$;
 SELECT * FROM loky.map('t.trap_others', ARRAY[0, 1], NULL::int, item_timeout => '1 min');
 
 -- What is deferred to the commit belongs to the item, of a chunk to its last one.
-CREATE TABLE t.deferred (x int);
-CREATE FUNCTION t.deferred() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(NEW.x); RETURN NULL; END$$;
-CREATE CONSTRAINT TRIGGER deferred AFTER INSERT ON t.deferred INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION t.deferred();
-SELECT ord, ok, sqlstate, message FROM loky.try_map('INSERT INTO t.deferred VALUES ($1)', ARRAY[0, 60, 0], item_timeout => '1 s');
-SELECT ord, ok, sqlstate FROM loky.try_map('INSERT INTO t.deferred VALUES ($1)', ARRAY[0, 60, 0, 0], item_timeout => '1 s', chunksize => 2);
-SELECT state, context FROM t.error($$SELECT * FROM loky.map('INSERT INTO t.deferred VALUES ($1)', ARRAY[60, 0], item_timeout => '1 s', chunksize => 2)$$);
-SELECT array_agg(x) FROM t.deferred;
-DROP TABLE t.deferred;
+CREATE TABLE t.at_commit (x int);
+CREATE FUNCTION t.at_commit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM pg_sleep(NEW.x); RETURN NULL; END$$;
+CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t.at_commit INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION t.at_commit();
+SELECT ord, ok, sqlstate, message FROM loky.try_map('INSERT INTO t.at_commit VALUES ($1)', ARRAY[0, 60, 0], item_timeout => '1 s');
+SELECT ord, ok, sqlstate FROM loky.try_map('INSERT INTO t.at_commit VALUES ($1)', ARRAY[0, 60, 0, 0], item_timeout => '1 s', chunksize => 2);
+SELECT state, context FROM t.error($$SELECT * FROM loky.map('INSERT INTO t.at_commit VALUES ($1)', ARRAY[60, 0], item_timeout => '1 s', chunksize => 2)$$);
+SELECT array_agg(x) FROM t.at_commit;
+DROP TABLE t.at_commit;
 
 -- A procedure has one limit, whatever it commits.
-CREATE PROCEDURE t.commits(x int) LANGUAGE plpgsql AS $$
+CREATE PROCEDURE t.commits_for_ever(x int) LANGUAGE plpgsql AS $$
 BEGIN
     FOR i IN 1 .. 100000 LOOP
         IF i <= 3 THEN
@@ -114,7 +114,7 @@ BEGIN
     END LOOP;
 END$$;
 TRUNCATE t.log;
-SELECT ord, ok, sqlstate, message FROM loky.try_map('t.commits', ARRAY[0, 1, 0], item_timeout => '1 s');
+SELECT ord, ok, sqlstate, message FROM loky.try_map('t.commits_for_ever', ARRAY[0, 1, 0], item_timeout => '1 s');
 SELECT i, count(*) FROM t.log GROUP BY i ORDER BY i;
 
 -- What the item waits for: items of its own, a program
@@ -123,10 +123,10 @@ BEGIN
     RETURN (SELECT count(*) FROM loky.map('SELECT pg_sleep($1)', ARRAY[x]));
 END$$;
 SELECT ord, result, ok, sqlstate FROM loky.try_map('t.inner_map', ARRAY[60, 0], NULL::bigint, item_timeout => '2 s');
-CREATE TABLE t.copied (x text);
-CREATE FUNCTION t.copy(x int) RETURNS int LANGUAGE plpgsql AS $$BEGIN EXECUTE format('COPY t.copied FROM PROGRAM ''sleep %s''', x); RETURN x; END$$;
+CREATE TABLE t.copied_late (x text);
+CREATE FUNCTION t.copy(x int) RETURNS int LANGUAGE plpgsql AS $$BEGIN EXECUTE format('COPY t.copied_late FROM PROGRAM ''sleep %s''', x); RETURN x; END$$;
 SELECT ord, result, ok, sqlstate, message FROM loky.try_map('t.copy', ARRAY[60, 0], NULL::int, item_timeout => '2 s');
-DROP TABLE t.copied;
+DROP TABLE t.copied_late;
 
 -- statement_timeout goes on to count, too; the shorter one is told.
 SELECT loky.get_reusable_executor(1, settings => '{"statement_timeout": "500ms"}') > 0 AS ok;
@@ -141,5 +141,5 @@ RESET statement_timeout;
 
 RESET loky.executor;
 SELECT t.clean();
-DROP FUNCTION t.nap, t.stable_nap, t.trap, t.trap_always, t.convert, t.trap_others, t.deferred, t.inner_map, t.copy;
-DROP PROCEDURE t.commits;
+DROP FUNCTION t.nap, t.stable_nap, t.trap_late, t.trap_always, t.convert, t.trap_others, t.at_commit, t.inner_map, t.copy;
+DROP PROCEDURE t.commits_for_ever;
