@@ -50,6 +50,50 @@ ROLLBACK;
 SELECT * FROM loky.result(:f);
 RESET loky.executor;
 
+-- a task behind a key whose holder waits for the caller
+SELECT loky.get_reusable_executor(3, timeout => '21 s') IS NOT NULL AS three_workers;
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit_task('SELECT count(*) FROM t.dl', key => 'a') AS f \gset
+SELECT loky.submit_task('SELECT 1', key => 'a', label => 'behind') AS g \gset
+SELECT * FROM loky.result(:g);
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+SELECT * FROM loky.result(:g);
+-- not where the key has room for another one
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit_task('SELECT count(*) FROM t.dl', key => 'a', key_limit => 2) AS f \gset
+SELECT * FROM loky.result(loky.submit_task('SELECT 1', key => 'a', key_limit => 2));
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+
+-- one that comes after another, at a distance, and after several
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit_task('SELECT count(*) FROM t.dl') AS f \gset
+SELECT loky.submit_task('SELECT 1', after => ARRAY[loky.submit('SELECT 0'), :f]) AS g \gset
+SELECT loky.submit_task('SELECT 2', after => ARRAY[:g]) AS h \gset
+SELECT * FROM loky.result(:h);
+ROLLBACK;
+SELECT * FROM loky.result(:h);
+-- and one that comes after a task behind a key
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit_task('SELECT count(*) FROM t.dl', key => 'a') AS f \gset
+SELECT loky.submit_task('SELECT 1', after => ARRAY[loky.submit_task('SELECT 0', key => 'a')]) AS g \gset
+SELECT count(*) FROM loky.wait(ARRAY[:g]);
+ROLLBACK;
+SELECT * FROM loky.result(:g);
+-- not where it only waits for its time, or whoever is waited for does
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit('SELECT count(*) FROM t.dl') AS f \gset
+SELECT * FROM loky.result(loky.submit_task('SELECT 1', after => ARRAY[loky.submit_task('SELECT 0', delay => '1 s')]));
+ROLLBACK;
+SELECT * FROM loky.result(:f);
+RESET loky.executor;
+
 -- the snapshot of the waiting statement itself
 SELECT * FROM loky.result(loky.submit('CREATE INDEX CONCURRENTLY dl_a ON t.dl (a)'));
 SELECT max(future) AS f FROM loky.tasks WHERE task LIKE 'CREATE INDEX%' \gset

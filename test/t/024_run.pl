@@ -284,6 +284,24 @@ like($caller->await_end, qr/57P01/, 'and is terminated');
 is($s->query("SELECT loky.state(max(f)) FROM unnest('$futures'::bigint[]) f"),
 	'running', 'the task goes on');
 
+# Two sessions at a time: each gets every future, as it ends.
+new_caller();
+my $other = LokyTest::Session->new($node);
+for my $session ($caller, $other)
+{
+	$session->query("BEGIN; DECLARE c CURSOR FOR SELECT $completed");
+	is($session->query('FETCH c'), $futures =~ s/^.(\d+),.*$/$1/r, 'the one that is done');
+	$session->send('FETCH ALL FROM c');
+	waits($session, 'waits for the other one');
+}
+$gate->query('SELECT pg_advisory_unlock(1)');
+is($_->answer, $futures =~ s/^.*,(\d+).$/$1/r, 'and gets it') for $caller, $other;
+$_->query('COMMIT') for $caller, $other;
+$other->quit;
+$gate->query('SELECT pg_advisory_lock(1)');
+$futures = $s->query(q{SELECT loky.submit_all('t.gate', ARRAY[ROW(2, 1), ROW(1, 2)])});
+$completed = "loky.as_completed('$futures')";
+
 # The place of one that was forgotten is taken by others, which still run: it counts
 # as done nonetheless.
 new_caller();
