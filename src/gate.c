@@ -267,7 +267,11 @@ loky_gate_commit(uint64 id)
 	loky_end_conclude(&after);
 }
 
-/* ... has aborted: nobody will ever know of the task.  No lock is held. */
+/*
+ * ... has aborted: nobody will ever know of the task.  Those who wait for it never see
+ * it end: its id is gone before, while the pin keeps it from being evicted.  No lock is
+ * held.
+ */
 void
 loky_gate_drop(uint64 id)
 {
@@ -280,12 +284,17 @@ loky_gate_drop(uint64 id)
 	executor = loky_task_executor(task);
 	if (!LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)))
 	{
+		task->pins++;
+		task->discard = false;
+		pg_atomic_write_u64(&task->id, 0);
 		loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &after);
 		executor->cancelled--;
+		loky_sched_unlock(executor, &after);
+		loky_end_conclude(&after);
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		task->pins--;
 	}
-	loky_sched_unlock(executor, &after);
-	loky_end_conclude(&after);
-	loky_end_forget(id);
+	loky_task_free(task);
 }
 
 /*
