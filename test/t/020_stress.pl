@@ -1,8 +1,9 @@
 
 # Everything at once, for a bounded number of steps: sessions that submit, map,
 # wait, cancel, resize, configure, kill, shut down and terminate workers, with a
-# fixed seed.  LOKY_STRESS_SEED and LOKY_STRESS_STEPS give other ones.  Whatever happens on the way, at the end every future is in one final state, what
-# succeeded has run exactly once and nothing else has, and nothing is left over.
+# fixed seed.  LOKY_STRESS_SEED and LOKY_STRESS_STEPS give other ones.  Whatever
+# happens on the way, at the end every future is in one final state, what succeeded
+# has run exactly once and nothing else has, and nothing is left over.
 
 use strict;
 use warnings;
@@ -25,8 +26,8 @@ my $s = LokyTest::Session->new($node);
 # Each step is a function that expects the errors which the others may cause:
 # 57014 a cancel, 57P01 a termination, 42704 a future that was forgotten, LK001
 # a dead worker, LK002 a broken executor, LK003 a worker ended on purpose, LK004 a
-# timeout, LK006 one before it that did not succeed, LK007 a cancelled task, 53200 no memory for a map.  Any other one ends
-# pgbench.
+# timeout, LK006 one before it that did not succeed, LK007 a cancelled task, 53200
+# no memory for a map.  Any other one ends pgbench.
 $s->query(
 	q{CREATE SEQUENCE t.item;
 	  CREATE INDEX ON t.log (i);
@@ -71,6 +72,18 @@ $s->query(
 		END IF;
 		RETURN t.busy(x);
 	  END$$;
+	  -- two counters in either order, so that others meet it half way
+	  CREATE TABLE t.counter (k int PRIMARY KEY, n int);
+	  INSERT INTO t.counter SELECT k, 0 FROM generate_series(1, 4) k;
+	  CREATE FUNCTION t.collide(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		INSERT INTO t.log (i) VALUES (x);
+		UPDATE t.counter SET n = n + 1 WHERE k = x % 4 + 1;
+		UPDATE t.counter SET n = n + 1 WHERE k = x / 4 % 4 + 1;
+		RETURN x;
+	  END$$;
+	  CREATE TABLE t.mapped (i int, ok boolean);
+	  CREATE TABLE t.ran (i int);
 	  CREATE FUNCTION t.flaky(x int) RETURNS void LANGUAGE plpgsql AS $$
 	  BEGIN
 		PERFORM set_config('my.init', x::text, false);
@@ -153,6 +166,23 @@ SELECT t.try('cancel', 'SELECT loky.cancel(t.some_future(), running => random() 
 	'map@10' => q{
 \set n random(1, 200)
 SELECT t.try('map', 'SELECT 1 / (sum(r) = :n::bigint * (:n + 1) / 2)::int FROM loky.map(''t.id'', ARRAY(SELECT generate_series(1, :n)), NULL::int) r');
+},
+	'map_retry@3' => q{
+\set c random(1, 4)
+SELECT t.try('map_retry', 'INSERT INTO t.mapped SELECT a[ord], ok FROM (SELECT array_agg(nextval(''t.item'')::int) AS a FROM generate_series(1, 20)) x,
+	LATERAL loky.try_map(''t.collide'', a, NULL::int, retries => 30, item_timeout => ''5 s'', chunksize => nullif(:c, 4))');
+},
+	'item_timeout@2' => q{
+SELECT t.try('item_timeout', 'SELECT count(*) FROM loky.try_map(''SELECT pg_sleep(0.002 * $1)'', ARRAY[1,2,3,4,5,6,7,8], item_timeout => ''8 ms'') r');
+},
+	'run@6' => q{
+SELECT t.try('run', 'INSERT INTO t.ran SELECT loky.run(''t.busy'', ROW(nextval(''t.item'')::int), NULL::int, timeout => random() * interval ''100 ms'')');
+},
+	'as_completed@4' => q{
+SELECT t.try('as_completed', 'SELECT 1 / (count(*) = count(DISTINCT f))::int FROM loky.as_completed(ARRAY(SELECT DISTINCT t.some_future() FROM generate_series(1, 5)), timeout => ''2 s'') f');
+},
+	'as_completed_early@2' => q{
+SELECT t.try('as_completed_early', 'SELECT loky.as_completed(ARRAY(SELECT t.some_future() FROM generate_series(1, 5)), timeout => ''2 s'') LIMIT 1');
 },
 	'map_slow@4' => q{
 SELECT t.try('map_slow', 'SELECT count(*) FROM loky.map(''SELECT pg_sleep(0.01 * $1)'', ARRAY[1,2,3,4,5,6,7,8], timeout => random() * interval ''100 ms'') r');
@@ -267,6 +297,14 @@ is( $s->query(
 			CASE WHEN loky.state(f) = 'succeeded' THEN 1 ELSE 0 END}),
 	0,
 	'what succeeded has run once, and nothing else has');
+is( $s->query(
+		q{SELECT count(*) FROM (SELECT i, ok FROM t.mapped UNION ALL SELECT i, true FROM t.ran) s
+		  WHERE (SELECT count(*) FROM t.log l WHERE l.i = s.i) <> s.ok::int}),
+	0,
+	'so it is with items of maps, and with runs');
+is( $s->query('SELECT count(*) FROM (SELECT FROM t.log GROUP BY i HAVING count(*) > 1) x'),
+	0,
+	'nothing has run twice, whatever its caller was told');
 is($s->query('SELECT count(*) FROM t.crowd'),
 	0, 'no key was ever over its limit');
 cmp_ok(
