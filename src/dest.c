@@ -142,7 +142,7 @@ loky_dest_release(LokyDest *dest)
 
 /* Have the columns of the row go through their reducers. */
 static void
-reduce_row(LokyDest *dest, const TupleTableSlot *slot)
+reduce_row(LokyDest *dest, const Datum *values, const bool *nulls)
 {
 	MemoryContext oldcontext;
 
@@ -150,8 +150,8 @@ reduce_row(LokyDest *dest, const TupleTableSlot *slot)
 	oldcontext = MemoryContextSwitchTo(dest->row_context);
 	for (int i = 0; i < dest->desc->natts; i++)
 	{
-		dest->values[i] = slot->tts_values[i];
-		dest->nulls[i] = slot->tts_isnull[i];
+		dest->values[i] = values[i];
+		dest->nulls[i] = nulls[i];
 		if (dest->columns[i] != NULL && !dest->nulls[i])
 			dest->values[i] = loky_reduce_value(dest->columns[i],
 												dest->values[i],
@@ -160,25 +160,18 @@ reduce_row(LokyDest *dest, const TupleTableSlot *slot)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* One row. */
-static bool
-receive(TupleTableSlot *slot, DestReceiver *self)
+/* A row of these values. */
+static void
+put_values(LokyDest *dest, const Datum *values, const bool *nulls)
 {
-	LokyDest   *dest = (LokyDest *) self;
-	const Datum *values;
-	const bool *nulls;
-
 	if (dest->max_rows > 0 && dest->nrows >= dest->max_rows)
 		ereport(ERROR,
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
 				 errmsg("task returned more than one row for an item"),
 				 errhint("Use loky.flat_map() for tasks that return any number of rows.")));
-	slot_getallattrs(slot);
-	values = slot->tts_values;
-	nulls = slot->tts_isnull;
 	if (dest->columns != NULL)
 	{
-		reduce_row(dest, slot);
+		reduce_row(dest, values, nulls);
 		values = dest->values;
 		nulls = dest->nulls;
 	}
@@ -189,10 +182,18 @@ receive(TupleTableSlot *slot, DestReceiver *self)
 		dest->held = true;
 		dest->value = values[0];
 		dest->isnull = nulls[0];
-		return true;
+		return;
 	}
 	loky_dest_release(dest);
 	write_row(dest, values, nulls);
+}
+
+/* One row. */
+static bool
+receive(TupleTableSlot *slot, DestReceiver *self)
+{
+	slot_getallattrs(slot);
+	put_values((LokyDest *) self, slot->tts_values, slot->tts_isnull);
 	return true;
 }
 
@@ -233,6 +234,31 @@ loky_dest_create(LokyStoreWriter *writer, LokyReducers *reducers)
 												  ALLOCSET_DEFAULT_SIZES);
 	initStringInfo(&dest->encoded);
 	return dest;
+}
+
+/* Rows with one column, as desc says, are about to come from loky_dest_put(). */
+void
+loky_dest_open(LokyDest *dest, TupleDesc desc)
+{
+	startup(&dest->pub, CMD_SELECT, desc);
+}
+
+/*
+ * The only value of the only row, after loky_dest_reset().  The descriptor is that
+ * of the last loky_dest_open().
+ */
+void
+loky_dest_put(LokyDest *dest, Datum value, bool isnull)
+{
+	dest->started = true;
+	put_values(dest, &value, &isnull);
+}
+
+/* Does a value of the only column need no record, but for its descriptor? */
+bool
+loky_dest_is_plain(const LokyDest *dest)
+{
+	return dest->hold && dest->columns == NULL && dest->byval;
 }
 
 /* The receiver of rows that nobody reads. */

@@ -61,5 +61,8 @@ extern LokyDest *loky_dest_create(LokyStoreWriter *writer,
 extern LokyDest *loky_dest_null(void);
 extern void loky_dest_reset(LokyDest *dest);
 extern void loky_dest_release(LokyDest *dest);
+extern void loky_dest_open(LokyDest *dest, TupleDesc desc);
+extern void loky_dest_put(LokyDest *dest, Datum value, bool isnull);
+extern bool loky_dest_is_plain(const LokyDest *dest);
 
 #endif							/* LOKY_DEST_H */

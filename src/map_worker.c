@@ -30,7 +30,6 @@
  */
 #include "postgres.h"
 
-#include "access/tupmacs.h"
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -41,12 +40,10 @@
 #include "utils/timestamp.h"
 
 #include "area.h"
-#include "codec.h"
 #include "guc.h"
-#include "map.h"
+#include "map_item.h"
 #include "messages.h"
 #include "recycle.h"
-#include "run.h"
 #include "run_timeout.h"
 #include "sched.h"
 #include "worker.h"
@@ -55,26 +52,15 @@
 #define SHORT_RANGE_US	50
 #define LONG_RANGE_US	200
 
+/* The clock is read after each item, or after so many cheap ones. */
+#define MAX_STRIDE		8
+#define CHEAP_ITEM_US	2
+
 /* After so long the rest of a range is given back. */
 #define HEAVY_RANGE_US	1000
 
 /* A reader that was not woken at once is woken after so long. */
 #define LATE_WAKE_MS	1
-
-/* What a worker needs to know of its map, while it works on it. */
-typedef struct MapJob
-{
-	LokySharedMap *map;
-	LokySharedPart *part;
-	MemoryContext context;		/* for the life of this */
-	LokyValues	common;			/* the arguments after the item's own */
-	Oid		   *shape;
-	const uint32 *offsets;		/* NULL: fixed width */
-	bool		repeatable;
-} MapJob;
-
-/* An offset that stands for a null item. */
-#define NULL_OFFSET		PG_UINT32_MAX
 
 static void
 keep_notice(const char *message, Size len)
@@ -130,246 +116,12 @@ elapsed_us(instr_time start)
 	return INSTR_TIME_GET_MICROSEC(now);
 }
 
-/* The bytes of an item, from its offset to that of the next one. */
-static char *
-item_bytes(MapJob *job, uint64 item)
-{
-	LokySharedMap *map = job->map;
-	uint64		offset = job->offsets ? job->offsets[item] :
-		item * att_align_nominal((uint64) map->item_len, map->item_align);
-	uint64		end = map->items.len;
-
-	if (!map->items.has_file)
-		return (char *) loky_area_address(map->items.memory) + offset;
-
-	for (uint64 i = item + 1; i < map->nitems && job->offsets; i++)
-	{
-		if (job->offsets[i] != NULL_OFFSET)
-		{
-			end = job->offsets[i];
-			break;
-		}
-	}
-	if (job->offsets == NULL)
-		end = offset + map->item_len;
-	return loky_blob_read(&map->items, offset, end - offset);
-}
-
-/* The item itself as parameters: one, or the columns of an anonymous row. */
-static void
-get_own_values(MapJob *job, uint64 item, LokyValues *own)
-{
-	LokySharedMap *map = job->map;
-	bool		is_null = job->offsets && job->offsets[item] == NULL_OFFSET;
-
-	if (!map->spread)
-	{
-		own->n = 1;
-		own->types = palloc(sizeof(Oid));
-		own->values = palloc0(sizeof(Datum));
-		own->nulls = palloc(sizeof(bool));
-		own->types[0] = map->item_type;
-		own->nulls[0] = is_null;
-		if (!is_null)
-			own->values[0] = fetch_att(item_bytes(job, item), map->item_byval,
-									   map->item_len);
-	}
-	else if (is_null)
-	{
-		own->n = map->nshape;
-		own->types = job->shape;
-		own->values = palloc0(own->n * sizeof(Datum));
-		own->nulls = palloc(own->n * sizeof(bool));
-		memset(own->nulls, true, own->n * sizeof(bool));
-	}
-	else
-	{
-		char	   *bytes = item_bytes(job, item);
-		uint64		len = *(const uint64 *) bytes;
-
-		bytes += sizeof(len);
-		if ((len & LOKY_ITEM_IS_ERROR) != 0)
-			loky_error_rethrow(loky_error_decode(bytes, len & ~LOKY_ITEM_IS_ERROR),
-							   NULL);
-		loky_codec_decode_values(bytes, len, own);
-	}
-}
-
-/* Decode the arguments that all items share; in a transaction. */
-static void
-get_common_values(MapJob *job)
-{
-	LokySharedRequest *request = &job->map->request;
-	MemoryContext oldcontext;
-	const char *data;
-	Size		len;
-
-	if (request->nargs == 0 || job->common.n > 0)
-		return;
-	oldcontext = MemoryContextSwitchTo(job->context);
-	data = loky_request_args(request, &len);
-	loky_codec_decode_values(data, len, &job->common);
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/* All parameters of the item. */
-static void
-get_values(MapJob *job, uint64 item, LokyValues *args)
-{
-	LokyValues	own;
-	int			n;
-
-	get_own_values(job, item, &own);
-	if (job->common.n == 0)
-	{
-		*args = own;
-		return;
-	}
-	n = own.n + job->common.n;
-	args->n = n;
-	args->types = palloc(n * sizeof(Oid));
-	args->values = palloc(n * sizeof(Datum));
-	args->nulls = palloc(n * sizeof(bool));
-	memcpy(args->types, own.types, own.n * sizeof(Oid));
-	memcpy(args->values, own.values, own.n * sizeof(Datum));
-	memcpy(args->nulls, own.nulls, own.n * sizeof(bool));
-	memcpy(args->types + own.n, job->common.types,
-		   job->common.n * sizeof(Oid));
-	memcpy(args->values + own.n, job->common.values,
-		   job->common.n * sizeof(Datum));
-	memcpy(args->nulls + own.n, job->common.nulls,
-		   job->common.n * sizeof(bool));
-}
-
-/* Make the descriptor of our rows that of the map, if it has none yet. */
-static void
-offer_desc(MapJob *job)
-{
-	LokySharedMap *map = job->map;
-	LokyDest   *dest = LokyMyDest;
-
-	if (dest->known_desc != NULL || dest->encoded.len == 0)
-		return;
-	LWLockAcquire(&map->lock, LW_EXCLUSIVE);
-	if (!DsaPointerIsValid(map->desc))
-	{
-		dsa_pointer dp = loky_area_alloc(dest->encoded.len);
-
-		if (DsaPointerIsValid(dp))
-		{
-			memcpy(loky_area_address(dp), dest->encoded.data,
-				   dest->encoded.len);
-			map->desc_len = dest->encoded.len;
-			map->desc = dp;
-		}
-	}
-	LWLockRelease(&map->lock);
-	if (DsaPointerIsValid(map->desc))
-	{
-		dest->known_desc = loky_area_address(map->desc);
-		dest->known_desc_len = map->desc_len;
-	}
-}
-
-/* Is the descriptor of our rows the one that the reader knows? */
-static bool
-desc_is_known(void)
-{
-	LokyDest   *dest = LokyMyDest;
-
-	return dest->known_desc != NULL &&
-		dest->known_desc_len == dest->encoded.len &&
-		memcmp(dest->known_desc, dest->encoded.data, dest->encoded.len) == 0;
-}
-
-/* What the item has left in the receiver and the store, as its outcome. */
-static void
-take_outcome(MapJob *job, const LokyCompletion *completion,
-			 LokySharedOutcome *outcome)
-{
-	LokyDest   *dest = LokyMyDest;
-	LokySharedPart *part = job->part;
-
-	if (dest->held)
-	{
-		offer_desc(job);
-		if (desc_is_known())
-		{
-			dest->held = false;
-			outcome->state = dest->isnull ? LOKY_ITEM_NULL : LOKY_ITEM_VALUE;
-			outcome->value = dest->isnull ? 0 : dest->value;
-			loky_store_end(LokyMyWriter);
-			return;
-		}
-		loky_dest_release(dest);
-	}
-	if (!completion->has_rows)
-		loky_run_put_completion(LokyMyWriter, completion);
-	loky_store_end(LokyMyWriter);
-	if (part->store.bytes == 0)
-	{
-		outcome->state = LOKY_ITEM_NONE;
-		outcome->value = 0;
-		return;
-	}
-	offer_desc(job);
-	outcome->state = LOKY_ITEM_ROWS;
-	outcome->value = loky_map_keep_store(job->map, part, &part->store, true);
-	if (!DsaPointerIsValid(outcome->value))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for the results of a map"),
-				 errhint("Raise loky.shared_memory.")));
-}
-
-/*
- * Run one item in the present transaction; its outcome is added to the part.  Its
- * clock runs on, since what is deferred to the commit belongs to the last item.
- */
-static void
-run_item(MapJob *job, LokyPlan **plan, uint64 item)
-{
-	LokySharedMap *map = job->map;
-	LokySharedPart *part = job->part;
-	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
-	LokySharedOutcome *outcome = &outcomes[part->noutcomes];
-	LokyCompletion completion;
-	LokyValues	args;
-	bool		timed = DsaPointerIsValid(map->timings);
-	instr_time	start;
-
-	if (timed)
-	{
-		outcome->timing.worker = MyProcPid;
-		outcome->timing.started = GetCurrentTimestamp();
-		INSTR_TIME_SET_CURRENT(start);
-	}
-	loky_limit_arm(map->item_timeout, "item_timeout");
-	get_values(job, item, &args);
-	if (*plan == NULL)
-	{
-		*plan = loky_plan_get(debug_query_string, map->request.hash, args.n,
-							  args.types);
-		job->repeatable = loky_plan_is_repeatable(*plan);
-		part->repeatable = job->repeatable;
-	}
-	loky_dest_reset(LokyMyDest);
-	loky_store_begin(LokyMyWriter, &part->store);
-	loky_plan_run(*plan, &args, LokyMyDest, &completion);
-	loky_limit_check();
-	outcome->item = item;
-	take_outcome(job, &completion, outcome);
-	if (timed)
-		outcome->timing.elapsed = elapsed_us(start);
-	part->noutcomes++;
-}
-
 /*
  * After an error in item part->range.lo + part->noutcomes: publish what is
  * valid of the outcomes before it, then the error, unless it is to be run again.
  */
 static void
-fail_item(MapJob *job, const ErrorData *edata, uint64 item)
+fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 {
 	LokySharedMap *map = job->map;
 	LokySharedPart *part = job->part;
@@ -405,23 +157,27 @@ fail_item(MapJob *job, const ErrorData *edata, uint64 item)
  * statement, as long as it is not heavy; else one.
  */
 static void
-run_transaction(MapJob *job, instr_time start, bool *heavy)
+run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
 {
 	LokySharedPart *part = job->part;
-	LokyPlan   *plan = NULL;
 	uint64		item = part->range.lo;
 	uint64		left = items_left(part);
+	uint64		look_at = item + 1;
+	uint64		stride = 1;
+	uint64		last_us = elapsed_us(start);
+	uint64		us;
+	bool		cheap;
 
 	loky_worker_begin(&job->map->request);
 
 	/* one that is told to end before this gives the range back */
 	CHECK_FOR_INTERRUPTS();
 	part->running = true;
-	get_common_values(job);
+	loky_item_begin(job);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		run_item(job, &plan, item++);
+		loky_item_run(job, item++);
 		if (part->whole ? item >= part->range.hi : !job->repeatable)
 			break;
 		loky_limit_disarm();
@@ -431,12 +187,20 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 			continue;
 		if (part->noutcomes >= left)
 			break;
-		if (elapsed_us(start) > HEAVY_RANGE_US)
+		if (item < look_at)
+			continue;
+		us = elapsed_us(start);
+		if (us > HEAVY_RANGE_US)
 		{
 			*heavy = true;
 			break;
 		}
+		cheap = us - last_us < stride * CHEAP_ITEM_US;
+		stride = cheap ? Min(stride * 2, MAX_STRIDE) : 1;
+		look_at = item + stride;
+		last_us = us;
 	}
+	loky_item_end(job);
 	CHECK_FOR_INTERRUPTS();
 	loky_worker_commit(false);
 	HOLD_INTERRUPTS();
@@ -446,7 +210,7 @@ run_transaction(MapJob *job, instr_time start, bool *heavy)
 
 /* Run a transaction's worth of the range, whatever becomes of it. */
 static void
-try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
+try_transaction(LokyMapJob *job, instr_time start, volatile bool *heavy)
 {
 	LokySharedPart *part = job->part;
 
@@ -494,7 +258,7 @@ try_transaction(MapJob *job, instr_time start, volatile bool *heavy)
 
 /* Run the range that was claimed; what turns out too much is given back. */
 static void
-run_range(MapJob *job)
+run_range(LokyMapJob *job)
 {
 	LokySharedMap *map = job->map;
 	LokySharedPart *part = job->part;
@@ -531,7 +295,7 @@ run_range(MapJob *job)
 
 /* Get ready to work on the map.  False where there is no memory for it. */
 static bool
-begin_job(MapJob *job, LokySharedMap *map)
+begin_job(LokyMapJob *job, LokySharedMap *map)
 {
 	memset(job, 0, sizeof(*job));
 	job->map = map;
@@ -543,10 +307,7 @@ begin_job(MapJob *job, LokySharedMap *map)
 	MemoryContextSwitchTo(job->context);
 	job->part->whole = map->chunksize > 0;
 	job->part->repeatable = false;
-	if (DsaPointerIsValid(map->offsets))
-		job->offsets = loky_area_address(map->offsets);
-	if (DsaPointerIsValid(map->shape))
-		job->shape = loky_area_address(map->shape);
+	loky_item_open_job(job);
 	debug_query_string = pstrdup(loky_request_text(&map->request, LOKY_TEXT_SQL));
 	LokyMyDepth = map->request.depth;
 	LokyMyDest->max_rows = map->mode == LOKY_MAP_FLAT ? 0 : 1;
@@ -561,7 +322,7 @@ begin_job(MapJob *job, LokySharedMap *map)
 }
 
 static void
-end_job(MapJob *job)
+end_job(LokyMapJob *job)
 {
 	LokySharedPart *part = job->part;
 
@@ -582,7 +343,7 @@ end_job(MapJob *job)
 
 /* Between two ranges: is there a reason to have this worker replaced? */
 static bool
-is_to_leave(const MapJob *job)
+is_to_leave(const LokyMapJob *job)
 {
 	return items_left(job->part) == 0 ||
 		loky_recycle_is_heavy(MemoryContextMemAllocated(job->context, true));
@@ -595,7 +356,7 @@ is_to_leave(const MapJob *job)
 void
 loky_map_work(LokySharedMap *map)
 {
-	MapJob		job;
+	LokyMapJob	job;
 
 	if (!begin_job(&job, map))
 	{

@@ -32,7 +32,6 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -47,7 +46,6 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/plancache.h"
 #include "utils/portal.h"
 #include "utils/ps_status.h"
 #include "utils/snapmgr.h"
@@ -55,27 +53,11 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
-#include "run.h"
+#include "plan.h"
 #include "settings.h"
 
 /* Plans kept by a worker. */
 #define MAX_PLANS	64
-
-struct LokyPlan
-{
-	dlist_node	node;			/* the one used last is the first */
-	MemoryContext context;		/* of all below but the plan source */
-	uint64		hash;
-	uint64		functions;		/* as they were when it was made */
-	char	   *sql;
-	char	   *search_path;	/* that names were looked up in */
-	int			nargs;
-	Oid		   *types;			/* as given */
-	Oid		   *final_types;	/* UNKNOWN replaced by what was inferred */
-	CachedPlanSource *source;	/* NULL: several statements */
-	bool		repeatable_known;
-	bool		repeatable;
-};
 
 /* the submitter's transaction was read-only: so is all that its task does */
 static bool must_only_read = false;
@@ -98,6 +80,8 @@ drop_plan(LokyPlan *plan)
 {
 	dlist_delete(&plan->node);
 	nplans--;
+	if (plan->expression != NULL)
+		loky_expression_free(plan->expression);
 	if (plan->source != NULL)
 		DropCachedPlan(plan->source);
 	MemoryContextDelete(plan->context);
@@ -439,6 +423,17 @@ check_read_only(void)
 				 errhint("Submit it outside of the read-only transaction.")));
 }
 
+/*
+ * A statement begins: its clock starts.  Raises 25006 where it could write, but must
+ * not.
+ */
+void
+loky_run_begin_statement(void)
+{
+	check_read_only();
+	start_statement_timeout();
+}
+
 static void
 run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		   LokyCompletion *completion)
@@ -457,8 +452,7 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		completion->tag[0] = '\0';
 		return;
 	}
-	check_read_only();
-	start_statement_timeout();
+	loky_run_begin_statement();
 	if (plan->nargs > 0 || analyze_requires_snapshot(source->raw_parse_tree))
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
