@@ -3,8 +3,9 @@
  * api_map.c
  *	  The SQL functions that map a task over an array.
  *
- * All of them return one value for each call, so that in a select list the rows
- * stream, and a LIMIT or a closed cursor stops the rest.
+ * In a select list all of them return one value for each call, so that the rows
+ * stream, and a LIMIT or a closed cursor stops the rest.  In FROM the server takes
+ * all rows before it goes on, so there map and flat_map hand over a table of values.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -62,6 +63,7 @@ typedef struct MapState
 	LokyMapReader *map;
 	LokyRowReader *rows;
 	bool		map_desc;		/* rows has the descriptor of the map */
+	bool		plain;			/* ... and its values need no conversion */
 	LokyStoreReader *store;		/* of the item that is being read, or NULL */
 	TupleDesc	result_desc;	/* of try_map's rows */
 } MapState;
@@ -210,6 +212,8 @@ use_map_desc(MapState *state)
 	data = loky_map_reader_desc(state->map, &len);
 	loky_reader_set_desc(state->rows, data, len);
 	state->map_desc = true;
+	state->plain = loky_convert_is_nothing(state->rows->converter,
+										   state->rows->desc);
 }
 
 /*
@@ -230,6 +234,7 @@ next_item_row(MapState *state, Datum *value, bool *isnull)
 			case LOKY_RECORD_DESC:
 				loky_reader_set_desc(state->rows, data, len);
 				state->map_desc = false;
+				state->plain = false;
 				break;
 			case LOKY_RECORD_ROW:
 				*value = loky_reader_row(state->rows, data, isnull);
@@ -249,10 +254,10 @@ next_item_row(MapState *state, Datum *value, bool *isnull)
 
 /* Begin to read the rows of an item. */
 static void
-open_item(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
+open_item(MapState *state, MemoryContext context, LokyOutcome *outcome)
 {
 	MemoryContext oldcontext =
-		MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		MemoryContextSwitchTo(context);
 	LokyRecordKind kind;
 	char	   *data;
 	Size		len;
@@ -268,7 +273,7 @@ open_item(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
 
 /* The value of an item that succeeded; none: null. */
 static Datum
-item_value(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
+item_value(MapState *state, MemoryContext context, LokyOutcome *outcome,
 		   bool *isnull)
 {
 	Datum		value = (Datum) 0;
@@ -282,7 +287,7 @@ item_value(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
 			return loky_reader_values(state->rows, outcome->value,
 									  outcome->state == LOKY_ITEM_NULL, isnull);
 		case LOKY_ITEM_ROWS:
-			open_item(state, funcctx, outcome);
+			open_item(state, context, outcome);
 			if (next_item_row(state, &value, isnull))
 			{
 				loky_store_close(state->store);
@@ -296,7 +301,7 @@ item_value(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
 
 /* The next row of map or flat_map; false at the end. */
 static bool
-next_row(MapState *state, FuncCallContext *funcctx, Datum *value,
+next_row(MapState *state, MemoryContext context, Datum *value,
 		 bool *isnull)
 {
 	LokyOutcome outcome;
@@ -305,23 +310,88 @@ next_row(MapState *state, FuncCallContext *funcctx, Datum *value,
 	{
 		if (state->store != NULL && next_item_row(state, value, isnull))
 			return true;
+		if (state->plain &&
+			loky_map_reader_next_value(state->map, value, isnull))
+			return true;
 		if (!loky_map_reader_next(state->map, &outcome))
 			return false;
 		if (state->mode == LOKY_MAP_FLAT && outcome.state == LOKY_ITEM_ROWS)
-			open_item(state, funcctx, &outcome);
+			open_item(state, context, &outcome);
 		else if (state->mode != LOKY_MAP_FLAT ||
 				 outcome.state != LOKY_ITEM_NONE)
 		{
-			*value = item_value(state, funcctx, &outcome, isnull);
+			*value = item_value(state, context, &outcome, isnull);
 			return true;
 		}
 	}
+}
+
+/* The last row has been read. */
+static void
+end_map(FunctionCallInfo fcinfo, MapState *state)
+{
+	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
+								  close_map, PointerGetDatum(state));
+	close_map(PointerGetDatum(state));
+}
+
+/* Is the call in FROM, which wants all values at once? */
+static bool
+wants_table(FunctionCallInfo fcinfo, Oid type)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	return (rsinfo->allowedModes & SFRM_Materialize) != 0 &&
+		(rsinfo->allowedModes & SFRM_Materialize_Preferred) != 0 &&
+		rsinfo->expectedDesc != NULL && rsinfo->expectedDesc->natts == 1 &&
+		!type_is_rowtype(type);
+}
+
+/* All values of map or flat_map as a table with one column. */
+static Datum
+map_table(FunctionCallInfo fcinfo, LokyMapMode mode, Oid type)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext context =
+		AllocSetContextCreate(rsinfo->econtext->ecxt_per_query_memory,
+							  "loky map", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext row_context =
+		AllocSetContextCreate(context, "loky map row", ALLOCSET_SMALL_SIZES);
+	MemoryContext oldcontext;
+	TupleDesc	desc;
+	MapState   *state;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	oldcontext = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult =
+		tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
+							  false, work_mem);
+	desc = rsinfo->expectedDesc;
+	rsinfo->setDesc = CreateTupleDescCopy(desc);
+
+	MemoryContextSwitchTo(context);
+	state = open_map(fcinfo, 3, mode, type);
+	MemoryContextSwitchTo(row_context);
+	while (next_row(state, context, &value, &isnull))
+	{
+		tuplestore_putvalues(rsinfo->setResult, desc, &value, &isnull);
+		if (!state->plain)
+			MemoryContextReset(row_context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	end_map(fcinfo, state);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextDelete(context);
+	return (Datum) 0;
 }
 
 /* The body of map and flat_map. */
 static Datum
 map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
 {
+	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 2);
 	FuncCallContext *funcctx;
 	MapState   *state;
 	Datum		value = (Datum) 0;
@@ -333,23 +403,22 @@ map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
 
 		loky_attach();
 		loky_client_check_context();
+		if (wants_table(fcinfo, type))
+			return map_table(fcinfo, mode, type);
 		funcctx = SRF_FIRSTCALL_INIT();
 		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		funcctx->user_fctx =
-			open_map(fcinfo, 3, mode, get_fn_expr_argtype(fcinfo->flinfo, 2));
+		funcctx->user_fctx = open_map(fcinfo, 3, mode, type);
 		MemoryContextSwitchTo(oldcontext);
 	}
 	funcctx = SRF_PERCALL_SETUP();
 	state = (MapState *) funcctx->user_fctx;
-	if (next_row(state, funcctx, &value, &isnull))
+	if (next_row(state, funcctx->multi_call_memory_ctx, &value, &isnull))
 	{
 		if (isnull)
 			SRF_RETURN_NEXT_NULL(funcctx);
 		SRF_RETURN_NEXT(funcctx, value);
 	}
-	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
-								  close_map, PointerGetDatum(state));
-	close_map(PointerGetDatum(state));
+	end_map(fcinfo, state);
 	SRF_RETURN_DONE(funcctx);
 }
 
@@ -411,7 +480,7 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
  * what a cast has begun; a cancel of the caller is raised all the same.
  */
 static bool
-set_result(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
+set_result(MapState *state, MemoryContext context, LokyOutcome *outcome,
 		   Datum *values, bool *nulls)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -422,7 +491,7 @@ set_result(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
 	MemoryContextSwitchTo(oldcontext);
 	PG_TRY();
 	{
-		values[1] = item_value(state, funcctx, outcome, &nulls[1]);
+		values[1] = item_value(state, context, outcome, &nulls[1]);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -448,7 +517,7 @@ set_result(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome,
 
 /* The row of try_map for an item, in CurrentMemoryContext. */
 static Datum
-form_try_row(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
+form_try_row(MapState *state, MemoryContext context, LokyOutcome *outcome)
 {
 	Datum		values[11] = {0};
 	bool		nulls[11];
@@ -457,7 +526,7 @@ form_try_row(MapState *state, FuncCallContext *funcctx, LokyOutcome *outcome)
 	memset(nulls, true, sizeof(nulls));
 	values[0] = Int64GetDatum((int64) outcome->item + 1);
 	if (ok)
-		ok = set_result(state, funcctx, outcome, values, nulls);
+		ok = set_result(state, context, outcome, values, nulls);
 	else
 		set_error(outcome, values, nulls);
 	values[2] = BoolGetDatum(ok);
@@ -504,10 +573,8 @@ try_rows(FunctionCallInfo fcinfo, int base, Oid type)
 	funcctx = SRF_PERCALL_SETUP();
 	state = (MapState *) funcctx->user_fctx;
 	if (loky_map_reader_next(state->map, &outcome))
-		SRF_RETURN_NEXT(funcctx, form_try_row(state, funcctx, &outcome));
-	UnregisterExprContextCallback(((ReturnSetInfo *) fcinfo->resultinfo)->econtext,
-								  close_map, PointerGetDatum(state));
-	close_map(PointerGetDatum(state));
+		SRF_RETURN_NEXT(funcctx, form_try_row(state, funcctx->multi_call_memory_ctx, &outcome));
+	end_map(fcinfo, state);
 	SRF_RETURN_DONE(funcctx);
 }
 

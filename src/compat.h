@@ -49,6 +49,13 @@
 #define LokyMyLocalXid()		(MyProc->lxid)
 #endif
 
+/* 16 made this list one of another kind */
+#if PG_VERSION_NUM >= 160000
+#define LokyListIsEmpty(list)	dlist_is_empty(list)
+#else
+#define LokyListIsEmpty(list)	SHMQueueEmpty(list)
+#endif
+
 /* 16 made the list of settings a hash table */
 static inline struct config_generic **
 loky_compat_guc_variables(int *n)

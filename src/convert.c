@@ -453,6 +453,17 @@ convert_columns(LokyConverter *conv, Source *columns, int n,
 	return row;
 }
 
+/* Is a row as desc says one value that passes as it is, in a register? */
+bool
+loky_convert_is_nothing(const LokyConverter *conv, TupleDesc desc)
+{
+	return conv->kind == TARGET_SCALAR && conv->type == conv->basetype &&
+		conv->typmod < 0 && desc->natts == 1 &&
+		!TupleDescAttr(desc, 0)->attisdropped &&
+		TupleDescAttr(desc, 0)->atttypid == conv->type &&
+		TupleDescAttr(desc, 0)->attbyval;
+}
+
 /*
  * Convert one row of a task, with columns as in desc.
  *

@@ -193,32 +193,46 @@ loky_map_stop_at(LokySharedMap *map, uint64 item)
 	loky_map_retry_stop(map);
 }
 
-/* Put a final outcome into its place, where the reader finds it. */
+/*
+ * Put the final outcomes of n items, each the one after the last, into their places,
+ * where the reader finds them.
+ */
 void
-loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcome)
+loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n)
 {
 	LokySharedPlace *places = loky_area_address(map->places);
 	volatile uint8 *states = loky_area_address(map->states);
-	uint64		position = outcome->item;
-	uint64		index;
+	LokySharedTiming *timings = DsaPointerIsValid(map->timings) ?
+		loky_area_address(map->timings) : NULL;
+	uint64		position = map->ordered ? outcomes[0].item :
+		pg_atomic_fetch_add_u64(&map->tickets, n);
+	uint64		first = position % map->window;
+	uint64		index = first;
+	uint64		nfailed = 0;
 
-	if (!map->ordered)
-		position = pg_atomic_fetch_add_u64(&map->tickets, 1);
-	index = position % map->window;
-	Assert(states[index] == LOKY_ITEM_EMPTY);
-	places[index].value = outcome->value;
-	places[index].item = outcome->item;
-	if (DsaPointerIsValid(map->timings))
+	for (uint32 i = 0; i < n; i++)
 	{
-		LokySharedTiming *timings = loky_area_address(map->timings);
-
-		timings[index] = outcome->timing;
+		Assert(outcomes[i].item == outcomes[0].item + i);
+		Assert(states[index] == LOKY_ITEM_EMPTY);
+		places[index].value = outcomes[i].value;
+		places[index].item = outcomes[i].item;
+		if (timings != NULL)
+			timings[index] = outcomes[i].timing;
+		if (++index == map->window)
+			index = 0;
 	}
 	pg_write_barrier();
-	states[index] = (uint8) outcome->state;
-	pg_atomic_fetch_add_u64(&map->published, 1);
-	if (outcome->state == LOKY_ITEM_ERROR)
-		pg_atomic_fetch_add_u64(&map->nfailed, 1);
+	index = first;
+	for (uint32 i = 0; i < n; i++)
+	{
+		states[index] = (uint8) outcomes[i].state;
+		nfailed += outcomes[i].state == LOKY_ITEM_ERROR;
+		if (++index == map->window)
+			index = 0;
+	}
+	pg_atomic_fetch_add_u64(&map->published, n);
+	if (nfailed > 0)
+		pg_atomic_fetch_add_u64(&map->nfailed, nfailed);
 }
 
 /*

@@ -161,11 +161,14 @@ struct LokySharedMap
 	int			nworkers;		/* that may touch the map */
 	bool		closed;			/* the reader has left */
 
-	/* Written by the reader, read by workers. */
+	/* Written by the reader, or rarely; read by all: on cache lines of their own. */
+	char		pad1[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint64 limit;		/* items from here on must wait */
 	pg_atomic_uint32 cancelled; /* LokyMapEnd; also written by closers */
 	pg_atomic_uint32 reader_waits;
 	pg_atomic_uint64 awaited;	/* the position that it waits for */
+	pg_atomic_uint32 nnotices;	/* a hint that there are some */
+	char		pad2[PG_CACHE_LINE_SIZE];
 
 	/* Written by workers. */
 	pg_atomic_uint64 next;		/* the first item that nobody has claimed */
@@ -176,7 +179,6 @@ struct LokySharedMap
 	pg_atomic_uint64 last_wake; /* when the reader was woken, in us */
 	pg_atomic_uint32 parked;	/* taken from the queue for want of places */
 	pg_atomic_uint32 nreturned; /* a hint that returned is not empty */
-	pg_atomic_uint32 nnotices;	/* a hint that there are some */
 	pg_atomic_uint64 dropped_notices;	/* for which there was no room */
 
 	LokySharedRetries retries;	/* see there */
@@ -207,7 +209,7 @@ extern bool loky_map_claim(LokySharedMap *map, uint64 wish,
 extern bool loky_map_claimable(LokySharedMap *map);
 extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_publish(LokySharedMap *map,
-							 const LokySharedOutcome *outcome);
+							 const LokySharedOutcome *outcomes, uint32 n);
 extern bool loky_map_wake_reader(LokySharedMap *map, bool at_once);
 extern void loky_map_stop_at(LokySharedMap *map, uint64 item);
 extern void loky_map_free_value(LokySharedMap *map, LokyItemState state,

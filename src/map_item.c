@@ -376,6 +376,38 @@ run_expression(LokyMapJob *job, uint64 item, LokySharedOutcome *outcome)
 	job->plain = loky_dest_is_plain(LokyMyDest) && desc_is_known();
 }
 
+/* Can items be run together, as nothing need be done between two of them? */
+bool
+loky_item_is_cheap(const LokyMapJob *job)
+{
+	return job->plain && job->repeatable && !job->map->spread &&
+		job->map->item_timeout == 0 && !DsaPointerIsValid(job->map->timings);
+}
+
+/*
+ * As loky_item_run() for each item up to end, but for what it does in vain for those
+ * that are cheap.
+ */
+void
+loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end)
+{
+	LokySharedPart *part = job->part;
+	LokySharedOutcome *outcome = &job->outcomes[part->noutcomes];
+
+	Assert(loky_item_is_cheap(job));
+	for (; item < end; item++, outcome++)
+	{
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		set_params(job, item);
+		outcome->item = item;
+		outcome->value = loky_expression_run(job->expression, &isnull);
+		outcome->state = isnull ? LOKY_ITEM_NULL : LOKY_ITEM_VALUE;
+		part->noutcomes++;
+	}
+}
+
 static void
 run_statement(LokyMapJob *job, uint64 item, LokySharedOutcome *outcome)
 {

@@ -42,7 +42,9 @@ typedef struct LokyMapJob
 
 extern void loky_item_open_job(LokyMapJob *job);
 extern void loky_item_begin(LokyMapJob *job);
+extern bool loky_item_is_cheap(const LokyMapJob *job);
 extern void loky_item_run(LokyMapJob *job, uint64 item);
+extern void loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end);
 extern void loky_item_end(LokyMapJob *job);
 
 #endif							/* LOKY_MAP_ITEM_H */

@@ -37,8 +37,7 @@ loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
 
 	if (n == 0)
 		return;
-	for (uint32 i = 0; i < n; i++)
-		loky_map_publish(map, &outcomes[i]);
+	loky_map_publish(map, outcomes, n);
 	part->noutcomes = 0;
 	part->nsucceeded += n;
 	part->range.lo += n;
@@ -70,7 +69,7 @@ loky_map_fail_part(LokySharedMap *map, LokySharedPart *part, const char *error,
 			outcome.state = LOKY_ITEM_ERROR;
 			outcome.value = InvalidDsaPointer;
 		}
-		loky_map_publish(map, &outcome);
+		loky_map_publish(map, &outcome, 1);
 	}
 	part->nfailed += n;
 	part->range.lo += n;

@@ -51,7 +51,10 @@ struct LokyMapReader
 	TimestampTz deadline;
 	uint64		nitems;
 	uint64		position;		/* of the next outcome */
+	uint64		index;			/* ... and its place */
 	uint64		limit;			/* as told to the workers */
+	LokySharedPlace *places;	/* of the map */
+	volatile uint8 *states;
 	LokyPatience patience;
 
 	/* the outcome that was returned last stays in its place until the next */
@@ -232,6 +235,8 @@ loky_map_reader_open(const LokyMapCall *call)
 	}
 	map = lay_out_map(call);
 	reader->limit = map->window;
+	reader->places = loky_area_address(map->places);
+	reader->states = loky_area_address(map->states);
 	while (!loky_sched_submit_map(ref.executor, ref.id, map))
 		ref = loky_executor_resolve(ref.id);
 	loky_held_offered_map(map);
@@ -334,16 +339,12 @@ static void
 release_last(LokyMapReader *reader)
 {
 	LokySharedMap *map = reader->map;
-	LokySharedPlace *place;
-	volatile uint8 *states;
 
 	if (!reader->has_last)
 		return;
-	place = &((LokySharedPlace *) loky_area_address(map->places))[reader->last_index];
-	states = loky_area_address(map->states);
-	loky_map_free_value(map, (LokyItemState) states[reader->last_index],
-						place->value);
-	states[reader->last_index] = LOKY_ITEM_EMPTY;
+	loky_map_free_value(map, (LokyItemState) reader->states[reader->last_index],
+						reader->places[reader->last_index].value);
+	reader->states[reader->last_index] = LOKY_ITEM_EMPTY;
 	reader->has_last = false;
 	if (reader->last_error != NULL)
 		pfree(reader->last_error);
@@ -448,9 +449,7 @@ is_broken(LokyMapReader *reader)
 static bool
 is_ready(LokyMapReader *reader)
 {
-	volatile uint8 *states = loky_area_address(reader->map->states);
-
-	if (states[reader->position % reader->map->window] == LOKY_ITEM_EMPTY)
+	if (reader->states[reader->index] == LOKY_ITEM_EMPTY)
 		return false;
 	pg_read_barrier();
 	return true;
@@ -525,18 +524,25 @@ raise_timeout(LokyMapReader *reader)
 			 errhint("Raise the timeout, or use loky.try_map() to get what was done.")));
 }
 
+/* The outcome at the present position has been taken. */
+static void
+advance(LokyMapReader *reader)
+{
+	reader->position++;
+	if (++reader->index == reader->map->window)
+		reader->index = 0;
+}
+
 /* Take the outcome at the present position. */
 static void
 take_outcome(LokyMapReader *reader, LokyOutcome *outcome)
 {
 	LokySharedMap *map = reader->map;
-	uint64		index = reader->position % map->window;
-	LokySharedPlace *place =
-		&((LokySharedPlace *) loky_area_address(map->places))[index];
-	volatile uint8 *states = loky_area_address(map->states);
+	uint64		index = reader->index;
+	LokySharedPlace *place = &reader->places[index];
 
 	outcome->item = place->item;
-	outcome->state = (LokyItemState) states[index];
+	outcome->state = (LokyItemState) reader->states[index];
 	outcome->value = (Datum) place->value;
 	outcome->not_run = 0;
 	outcome->error = NULL;
@@ -552,7 +558,7 @@ take_outcome(LokyMapReader *reader, LokyOutcome *outcome)
 
 	reader->has_last = true;
 	reader->last_index = index;
-	reader->position++;
+	advance(reader);
 	if (reader->seen != NULL)
 		reader->seen[outcome->item / 8] |= 1 << (outcome->item % 8);
 }
@@ -635,7 +641,10 @@ next_after_end(LokyMapReader *reader, LokyOutcome *outcome)
 		outcome->item = reader->missing++;
 	}
 	else
-		outcome->item = reader->position++;
+	{
+		outcome->item = reader->position;
+		advance(reader);
+	}
 	if (outcome->item >= reader->nitems)
 		return false;
 	memset(&outcome->timing, 0, sizeof(outcome->timing));
@@ -661,6 +670,36 @@ end_early(LokyMapReader *reader)
 		reader->ended_error = copy_broken_error(reader,
 												&reader->ended_error_len);
 	loky_held_stop_map(reader->map);
+}
+
+/*
+ * The next outcome, if it is there and no more than a value, or a null; else it is
+ * left for loky_map_reader_next().  Not for try_map.
+ */
+bool
+loky_map_reader_next_value(LokyMapReader *reader, Datum *value, bool *isnull)
+{
+	uint8		state;
+
+	Assert(!reader->timed);
+	if (reader->map == NULL)
+		return false;
+	if (reader->has_last)
+		release_last(reader);
+	state = reader->states[reader->index];
+	if ((state != LOKY_ITEM_VALUE && state != LOKY_ITEM_NULL) ||
+		pg_atomic_read_u32(&reader->map->nnotices) > 0)
+		return false;
+	pg_read_barrier();
+	*value = (Datum) reader->places[reader->index].value;
+	*isnull = state == LOKY_ITEM_NULL;
+
+	/* workers use the place again when they are told to, after a barrier */
+	reader->states[reader->index] = LOKY_ITEM_EMPTY;
+	advance(reader);
+	if (reader->limit - reader->position < reader->map->window * 3 / 4)
+		make_room(reader);
+	return true;
 }
 
 /*

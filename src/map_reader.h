@@ -54,6 +54,8 @@ typedef struct LokyMapReader LokyMapReader;
 
 extern LokyMapReader *loky_map_reader_open(const LokyMapCall *call);
 extern bool loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome);
+extern bool loky_map_reader_next_value(LokyMapReader *reader, Datum *value,
+									   bool *isnull);
 extern const char *loky_map_reader_desc(LokyMapReader *reader, Size *len);
 extern void loky_map_reader_close(LokyMapReader *reader);
 

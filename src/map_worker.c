@@ -164,7 +164,7 @@ run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
 	uint64		left = items_left(part);
 	uint64		look_at = item + 1;
 	uint64		stride = 1;
-	uint64		last_us = elapsed_us(start);
+	uint64		last_us = 0;
 	uint64		us;
 	bool		cheap;
 
@@ -177,14 +177,27 @@ run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		loky_item_run(job, item++);
+		if (loky_item_is_cheap(job))
+		{
+			uint64		n = Min(look_at, part->range.hi) - item;
+
+			if (!part->whole)
+				n = Min(n, left - part->noutcomes);
+			loky_item_run_cheap(job, item, item + n);
+			item += n;
+		}
+		else
+			loky_item_run(job, item++);
 		if (part->whole ? item >= part->range.hi : !job->repeatable)
 			break;
 		loky_limit_disarm();
 		if (item >= part->range.hi)
 			break;
 		if (part->whole)
+		{
+			look_at = part->range.hi;
 			continue;
+		}
 		if (part->noutcomes >= left)
 			break;
 		if (item < look_at)

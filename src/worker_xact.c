@@ -205,6 +205,21 @@ loky_worker_begin(const LokySharedRequest *request)
 	MemoryContextSwitchTo(LokyTaskContext);
 }
 
+/*
+ * Has the process any lock in the shared table?  Once its transaction has ended it
+ * can only be one of the session.
+ */
+static bool
+holds_locks(void)
+{
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		if (!LokyListIsEmpty(&MyProc->myProcLocks[i]))
+			return true;
+	}
+	return false;
+}
+
 /* Put back what only a transaction of its own, or none, can put back. */
 static void
 clean_session(bool committed_inside)
@@ -214,7 +229,8 @@ clean_session(bool committed_inside)
 	/* a cancel meant what has ended; that of a map is looked at again */
 	loky_limit_disarm();
 	QueryCancelPending = false;
-	LockReleaseAll(USER_LOCKMETHOD, true);
+	if (holds_locks())
+		LockReleaseAll(USER_LOCKMETHOD, true);
 	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)
 	{
 		StartTransactionCommand();
