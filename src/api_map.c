@@ -63,7 +63,6 @@ typedef struct MapState
 	LokyMapReader *map;
 	LokyRowReader *rows;
 	bool		map_desc;		/* rows has the descriptor of the map */
-	bool		plain;			/* ... and its values need no conversion */
 	LokyStoreReader *store;		/* of the item that is being read, or NULL */
 	TupleDesc	result_desc;	/* of try_map's rows */
 } MapState;
@@ -212,8 +211,6 @@ use_map_desc(MapState *state)
 	data = loky_map_reader_desc(state->map, &len);
 	loky_reader_set_desc(state->rows, data, len);
 	state->map_desc = true;
-	state->plain = loky_convert_is_nothing(state->rows->converter,
-										   state->rows->desc);
 }
 
 /*
@@ -234,7 +231,6 @@ next_item_row(MapState *state, Datum *value, bool *isnull)
 			case LOKY_RECORD_DESC:
 				loky_reader_set_desc(state->rows, data, len);
 				state->map_desc = false;
-				state->plain = false;
 				break;
 			case LOKY_RECORD_ROW:
 				*value = loky_reader_row(state->rows, data, isnull);
@@ -310,7 +306,7 @@ next_row(MapState *state, MemoryContext context, Datum *value,
 	{
 		if (state->store != NULL && next_item_row(state, value, isnull))
 			return true;
-		if (state->plain &&
+		if (state->map_desc && state->rows->plain &&
 			loky_map_reader_next_value(state->map, value, isnull))
 			return true;
 		if (!loky_map_reader_next(state->map, &outcome))
@@ -377,8 +373,7 @@ map_table(FunctionCallInfo fcinfo, LokyMapMode mode, Oid type)
 	while (next_row(state, context, &value, &isnull))
 	{
 		tuplestore_putvalues(rsinfo->setResult, desc, &value, &isnull);
-		if (!state->plain)
-			MemoryContextReset(row_context);
+		MemoryContextReset(row_context);
 		CHECK_FOR_INTERRUPTS();
 	}
 	end_map(fcinfo, state);

@@ -21,11 +21,8 @@
  */
 #include "postgres.h"
 
-#include <sched.h>
-
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -37,13 +34,8 @@
 #include "guc.h"
 #include "pledge.h"
 #include "sched.h"
+#include "spin.h"
 #include "worker.h"
-
-/* How long a caller looks for the end of a task before it sleeps. */
-#define SPIN_US			50
-
-/* ... of which so long without offering its core to others. */
-#define BARE_SPIN_US	2
 
 /* A caller that has no worker after so long is told why. */
 #define STARVED_WARNING_MS	1000
@@ -121,10 +113,11 @@ loky_client_find(int64 id, bool to_cancel)
 TimestampTz
 loky_client_deadline(const Interval *timeout)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now;
 
 	if (timeout == NULL)
 		return DT_NOEND;
+	now = GetCurrentTimestamp();
 	return Max(now,
 			   DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
 													   TimestampTzGetDatum(now),
@@ -292,32 +285,19 @@ loky_client_sleep(TimestampTz deadline, LokySharedExecutor *executor,
 	return true;
 }
 
-/* Look for a short while whether the task ends, without sleeping. */
-static bool
-spin(LokySharedTask *task, uint64 id)
+/* A task that is waited for. */
+typedef struct SpinTarget
 {
-	instr_time	start;
-	instr_time	now;
-	double		us;
+	LokySharedTask *task;
+	uint64		id;
+} SpinTarget;
 
-	INSTR_TIME_SET_CURRENT(start);
-	do
-	{
-		for (int i = 0; i < 20; i++)
-		{
-			if (loky_client_is_settled(task, id))
-				return true;
-			pg_spin_delay();
-		}
-		if (InterruptPending)
-			return false;
-		INSTR_TIME_SET_CURRENT(now);
-		INSTR_TIME_SUBTRACT(now, start);
-		us = INSTR_TIME_GET_MICROSEC(now);
-		if (us > BARE_SPIN_US)
-			sched_yield();
-	} while (us < SPIN_US);
-	return false;
+static bool
+has_ended(const void *arg)
+{
+	const SpinTarget *target = arg;
+
+	return loky_client_is_settled(target->task, target->id);
 }
 
 /* Have whoever ends the task wake us.  False where it has ended already. */
@@ -345,13 +325,14 @@ loky_client_wait_task(LokySharedTask *task, uint64 id, TimestampTz deadline)
 {
 	LokySharedExecutor *executor = loky_task_executor(task);
 	LokyPatience patience = {0};
+	SpinTarget	target = {task, id};
 	bool		done = true;
 
 	if (loky_client_is_settled(task, id) ||
 		(!TIMESTAMP_IS_NOEND(deadline) && deadline <= GetCurrentTimestamp()))
 		return loky_client_is_settled(task, id);
 	loky_pledge_check_wait((const int64 *) &id, 1);
-	if (spin(task, id))
+	if (loky_spin(has_ended, &target))
 		return true;
 
 	loky_client_begin_wait();

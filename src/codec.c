@@ -41,6 +41,7 @@
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
+#include "access/tupmacs.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -315,6 +316,25 @@ read_desc(const char **pos, const char *end)
 }
 
 /*
+ * Is the row descriptor in data that of one value that is passed in a register?  Sets
+ * its type, and the length of that.
+ */
+bool
+loky_codec_desc_is_value(const char *data, Size len, Oid *type, int16 *typlen)
+{
+	FormData_pg_attribute att;
+	int			natts;
+
+	if (len != sizeof(int) + ATTRIBUTE_FIXED_PART_SIZE)
+		return false;
+	memcpy(&natts, data, sizeof(int));
+	memcpy(&att, data + sizeof(int), ATTRIBUTE_FIXED_PART_SIZE);
+	*type = att.atttypid;
+	*typlen = att.attlen;
+	return natts == 1 && att.attbyval && !att.attisdropped;
+}
+
+/*
  * Read a row descriptor from data, which needs no alignment.
  *
  * Returns a descriptor palloc'd in the current memory context, of type RECORD
@@ -570,6 +590,20 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 			pfree(DatumGetPointer(flat[i]));
 	}
 	return row;
+}
+
+/*
+ * The only value of a row that loky_codec_form_row() formed, of a type that is passed
+ * in a register and has this length.
+ */
+Datum
+loky_codec_row_value(MinimalTuple row, int16 typlen, bool *isnull)
+{
+	*isnull = (row->t_infomask & HEAP_HASNULL) != 0;
+	if (*isnull)
+		return (Datum) 0;
+	return fetch_att((char *) row + row->t_hoff - MINIMAL_TUPLE_OFFSET, true,
+					 typlen);
 }
 
 /*

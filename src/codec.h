@@ -43,11 +43,14 @@ extern Datum loky_codec_unpack(Datum packed, Oid type);
 
 /* row descriptors, and rows as minimal tuples that any process can read */
 extern void loky_codec_encode_desc(StringInfo buf, TupleDesc desc);
+extern bool loky_codec_desc_is_value(const char *data, Size len, Oid *type,
+									 int16 *typlen);
 extern TupleDesc loky_codec_decode_desc(const char *data, Size len);
 extern TupleDesc loky_codec_storage_desc(TupleDesc desc);
 extern MinimalTuple loky_codec_form_row(TupleDesc desc, TupleDesc storage,
 										const Datum *values,
 										const bool *nulls);
+extern Datum loky_codec_row_value(MinimalTuple row, int16 typlen, bool *isnull);
 extern void loky_codec_deform_row(MinimalTuple row, TupleDesc desc,
 								  TupleDesc storage, Datum *values,
 								  bool *nulls);

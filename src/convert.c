@@ -81,7 +81,7 @@ typedef struct Source
 struct LokyConverter
 {
 	MemoryContext context;		/* lives as long as the converter */
-	ExprContext *econtext;
+	ExprContext *econtext;		/* NULL before the first conversion */
 	TargetKind	kind;
 	Oid			type;
 	int32		typmod;
@@ -112,7 +112,6 @@ loky_convert_create(Oid type, int32 typmod, TupleDesc rowdesc)
 	LokyConverter *conv = palloc0(sizeof(LokyConverter));
 
 	conv->context = CurrentMemoryContext;
-	conv->econtext = CreateExprContext(CreateExecutorState());
 	conv->type = type;
 	conv->typmod = typmod;
 	conv->basetype = getBaseType(type);
@@ -453,15 +452,27 @@ convert_columns(LokyConverter *conv, Source *columns, int n,
 	return row;
 }
 
-/* Is a row as desc says one value that passes as it is, in a register? */
+/* Is a row of one value of this type, which is passed in a register, taken as it is? */
 bool
-loky_convert_is_nothing(const LokyConverter *conv, TupleDesc desc)
+loky_convert_is_nothing(const LokyConverter *conv, Oid type)
 {
 	return conv->kind == TARGET_SCALAR && conv->type == conv->basetype &&
-		conv->typmod < 0 && desc->natts == 1 &&
-		!TupleDescAttr(desc, 0)->attisdropped &&
-		TupleDescAttr(desc, 0)->atttypid == conv->type &&
-		TupleDescAttr(desc, 0)->attbyval;
+		conv->typmod < 0 && conv->type == type;
+}
+
+/* A conversion begins; its working memory becomes the current one. */
+static void
+begin(LokyConverter *conv)
+{
+	if (conv->econtext == NULL)
+	{
+		MemoryContext oldcontext = MemoryContextSwitchTo(conv->context);
+
+		conv->econtext = CreateExprContext(CreateExecutorState());
+		MemoryContextSwitchTo(oldcontext);
+	}
+	ResetExprContext(conv->econtext);
+	MemoryContextSwitchTo(conv->econtext->ecxt_per_tuple_memory);
 }
 
 /*
@@ -483,8 +494,7 @@ loky_convert_row(LokyConverter *conv, TupleDesc desc, const Datum *values,
 	if (conv->kind == TARGET_ROW && conv->target == NULL)
 		return form_record(conv, desc, values, nulls);
 
-	ResetExprContext(conv->econtext);
-	MemoryContextSwitchTo(conv->econtext->ecxt_per_tuple_memory);
+	begin(conv);
 	columns = read_columns(desc, values, nulls, &n);
 
 	if (conv->kind == TARGET_ROW)
@@ -532,9 +542,7 @@ loky_convert_command(LokyConverter *conv, const char *tag, uint64 processed,
 	MemoryContext result = CurrentMemoryContext;
 	Source		source = {TEXTOID, -1, (Datum) 0, false};
 
-	ResetExprContext(conv->econtext);
-	MemoryContextSwitchTo(conv->econtext->ecxt_per_tuple_memory);
-
+	begin(conv);
 	if (conv->basetype == INT2OID || conv->basetype == INT4OID ||
 		conv->basetype == INT8OID || conv->basetype == NUMERICOID)
 	{

@@ -19,7 +19,7 @@ typedef struct LokyConverter LokyConverter;
 
 extern LokyConverter *loky_convert_create(Oid type, int32 typmod,
 										  TupleDesc rowdesc);
-extern bool loky_convert_is_nothing(const LokyConverter *conv, TupleDesc desc);
+extern bool loky_convert_is_nothing(const LokyConverter *conv, Oid type);
 extern Datum loky_convert_row(LokyConverter *conv, TupleDesc desc,
 							  const Datum *values, const bool *nulls,
 							  bool *isnull);

@@ -93,6 +93,8 @@ find_role_slot(Oid role)
 				 errmsg("too many roles use loky at the same time"),
 				 errhint("Forget finished futures with loky.forget(), or try again later.")));
 	loky->roles[unused].role = role;
+	if (pg_atomic_read_u32(&loky->nroles) <= (uint32) unused)
+		pg_atomic_write_u32(&loky->nroles, unused + 1);
 	return unused;
 }
 

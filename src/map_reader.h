@@ -52,6 +52,10 @@ typedef struct LokyOutcome
 
 typedef struct LokyMapReader LokyMapReader;
 
+/* map_layout.c */
+extern LokySharedMap *loky_map_lay_out(const LokyMapCall *call, bool with_items);
+
+/* map_reader.c */
 extern LokyMapReader *loky_map_reader_open(const LokyMapCall *call);
 extern bool loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome);
 extern bool loky_map_reader_next_value(LokyMapReader *reader, Datum *value,

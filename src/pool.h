@@ -183,6 +183,7 @@ typedef struct LokySharedControl
 
 	/* Constant addresses of the parts. */
 	LokySharedRole *roles;
+	pg_atomic_uint32 nroles;	/* those from here on were never used */
 	LokySharedExecutor *executors;
 	LokySharedWorker *workers;
 	LokySharedBackend *backends;

@@ -94,9 +94,17 @@ loky_reader_create(FunctionCallInfo fcinfo, Oid type, Oid owner)
 void
 loky_reader_set_desc(LokyRowReader *reader, const char *data, Size len)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(reader->context);
-	TupleDesc	desc = loky_codec_decode_desc(data, len);
+	MemoryContext oldcontext;
+	TupleDesc	desc;
+	Oid			type;
 
+	reader->plain =
+		loky_codec_desc_is_value(data, len, &type, &reader->typlen) &&
+		loky_convert_is_nothing(reader->converter, type);
+	if (reader->plain)
+		return;
+	oldcontext = MemoryContextSwitchTo(reader->context);
+	desc = loky_codec_decode_desc(data, len);
 	if (reader->desc == NULL || !equalTupleDescs(reader->desc, desc))
 	{
 		if (reader->desc != NULL)
@@ -121,9 +129,13 @@ loky_reader_set_desc(LokyRowReader *reader, const char *data, Size len)
 Datum
 loky_reader_row(LokyRowReader *reader, const char *data, bool *isnull)
 {
-	Identity	old = become_owner(reader);
+	Identity	old;
 	Datum		result;
 
+	if (reader->plain)
+		return loky_codec_row_value((MinimalTuple) unconstify(char *, data),
+									reader->typlen, isnull);
+	old = become_owner(reader);
 	loky_codec_deform_row((MinimalTuple) unconstify(char *, data),
 						  reader->desc, reader->storage, reader->values,
 						  reader->nulls);
@@ -138,9 +150,15 @@ Datum
 loky_reader_values(LokyRowReader *reader, Datum value, bool is_null,
 				   bool *isnull)
 {
-	Identity	old = become_owner(reader);
+	Identity	old;
 	Datum		result;
 
+	if (reader->plain)
+	{
+		*isnull = is_null;
+		return is_null ? (Datum) 0 : value;
+	}
+	old = become_owner(reader);
 	result = loky_convert_row(reader->converter, reader->desc, &value,
 							  &is_null, isnull);
 	become_again(old);

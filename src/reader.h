@@ -27,7 +27,9 @@ typedef struct LokyRowReader
 	MemoryContext context;		/* of descriptors and caches */
 	LokyConverter *converter;
 	Oid			owner;			/* role whose result is read */
-	TupleDesc	desc;			/* of the rows */
+	bool		plain;			/* rows are one value of our type each */
+	int16		typlen;			/* ... of this length */
+	TupleDesc	desc;			/* of the rows, unless they are plain */
 	TupleDesc	storage;
 	Datum	   *values;
 	bool	   *nulls;

@@ -434,6 +434,44 @@ loky_run_begin_statement(void)
 	start_statement_timeout();
 }
 
+/*
+ * Run the statement as the expression that is all of it.  False, and nothing done,
+ * where it is more than that.
+ */
+static bool
+run_expression(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
+			   LokyCompletion *completion)
+{
+	LokyExpression *expression;
+	ParamListInfo params;
+	Datum		value;
+	bool		isnull;
+
+	if (!loky_expression_is_possible(plan))
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	expression = loky_expression_get(plan);
+	if (expression == NULL)
+	{
+		PopActiveSnapshot();
+		return false;
+	}
+	params = loky_expression_params(expression);
+	for (int i = 0; i < plan->nargs; i++)
+	{
+		params->params[i].value = args->values[i];
+		params->params[i].isnull = args->nulls[i];
+	}
+	loky_dest_open(dest, loky_expression_desc(expression));
+	value = loky_expression_run(expression, &isnull);
+	loky_dest_put(dest, value, isnull);
+	PopActiveSnapshot();
+	completion->has_rows = true;
+	completion->processed = 1;
+	strlcpy(completion->tag, "SELECT 1", sizeof(completion->tag));
+	return true;
+}
+
 static void
 run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		   LokyCompletion *completion)
@@ -452,6 +490,8 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		completion->tag[0] = '\0';
 		return;
 	}
+	if (run_expression(plan, args, dest, completion))
+		return;
 	loky_run_begin_statement();
 	if (plan->nargs > 0 || analyze_requires_snapshot(source->raw_parse_tree))
 	{

@@ -58,6 +58,11 @@ static const char *const not_taken_along[] = {
 	"transaction_read_only"
 };
 
+/* Those that can go along at all, by their numbers in the server's list. */
+static int *candidates = NULL;
+static int	ncandidates = 0;
+static int	nknown = 0;			/* length of the list, which only grows */
+
 /* submitter: raw values at the last submit, their text form, shared */
 static StringInfoData last_key;
 static StringInfoData new_key;
@@ -132,6 +137,26 @@ loky_settings_may_install(const char *name)
 	return true;
 }
 
+/* Find out which settings of the list can go along. */
+static void
+find_candidates(struct config_generic **all, int n)
+{
+	if (n == nknown)
+		return;
+	nknown = 0;
+	if (candidates != NULL)
+		pfree(candidates);
+	candidates = MemoryContextAlloc(TopMemoryContext, n * sizeof(int));
+	ncandidates = 0;
+	for (int i = 0; i < n; i++)
+	{
+		/* what is no more than a placeholder may become anything */
+		if (may_be_taken(all[i]))
+			candidates[ncandidates++] = i;
+	}
+	nknown = n;
+}
+
 /*
  * Does the setting go along with what is submitted now?  A custom setting that an
  * earlier task has left in this worker is no setting of the present one.
@@ -140,11 +165,12 @@ static bool
 goes_along(const struct config_generic *setting)
 {
 	if (setting->source >= PGC_S_CLIENT)
-		return may_be_taken(setting) &&
+		return (setting->context == PGC_USERSET || setting->context == PGC_SUSET) &&
 			(installed == NULL || setting->stack != NULL ||
 			 (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
 			 is_applied(setting->name));
-	return setting->name[0] == 's' && strcmp(setting->name, "search_path") == 0;
+	return setting->name[0] == 's' && setting->name[2] == 'a' &&
+		strcmp(setting->name, "search_path") == 0;
 }
 
 /*
@@ -251,10 +277,13 @@ collect_key(void)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	resetStringInfo(&new_key);
-	for (int i = 0; i < n; i++)
+	find_candidates(all, n);
+	for (int i = 0; i < ncandidates; i++)
 	{
-		if (goes_along(all[i]))
-			append_raw(&new_key, all[i]);
+		struct config_generic *setting = all[candidates[i]];
+
+		if (goes_along(setting))
+			append_raw(&new_key, setting);
 	}
 }
 
@@ -281,10 +310,10 @@ loky_settings_capture(void)
 
 	initStringInfo(&text);
 	all = loky_compat_guc_variables(&n);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < ncandidates; i++)
 	{
-		if (goes_along(all[i]))
-			append_text(&text, all[i]);
+		if (goes_along(all[candidates[i]]))
+			append_text(&text, all[candidates[i]]);
 	}
 	env = loky_env_create(text.data, text.len);
 	pfree(text.data);

@@ -117,6 +117,7 @@ init_objects(int lock_tranche)
 	pg_atomic_init_u64(&loky->launcher_wakes, (uint64) DT_NOBEGIN);
 	loky_ids_startup();
 
+	pg_atomic_init_u32(&loky->nroles, 0);
 	for (int i = 0; i < LOKY_MAX_ROLES; i++)
 	{
 		pg_atomic_init_u32(&loky->roles[i].held, 0);

@@ -150,7 +150,7 @@ count_unfinished(void)
 {
 	uint64		n = 0;
 
-	for (int i = 0; i < LOKY_MAX_ROLES; i++)
+	for (int i = 0; i < (int) pg_atomic_read_u32(&loky->nroles); i++)
 		n += pg_atomic_read_u32(&loky->roles[i].unfinished);
 	return n;
 }
@@ -438,14 +438,16 @@ evict_of_role(int role_slot)
 bool
 loky_task_evict(void)
 {
-	bool		tried[LOKY_MAX_ROLES] = {0};
+	int			nroles = (int) pg_atomic_read_u32(&loky->nroles);
+	bool		tried[LOKY_MAX_ROLES];
 
+	memset(tried, 0, nroles);
 	for (;;)
 	{
 		int			best = -1;
 		uint32		most = 0;
 
-		for (int i = 0; i < LOKY_MAX_ROLES; i++)
+		for (int i = 0; i < nroles; i++)
 		{
 			uint32		held = pg_atomic_read_u32(&loky->roles[i].held);
 

@@ -37,14 +37,12 @@
  */
 #include "postgres.h"
 
-#include <sched.h>
 #include <signal.h>
 
 #include "access/xact.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -65,16 +63,11 @@
 #include "run_timeout.h"
 #include "sched.h"
 #include "settings.h"
+#include "spin.h"
 #include "worker.h"
-
-/* How long an idle worker looks for the next task before it sleeps. */
-#define SPIN_US			50
 
 /* Notices of a task that are kept for the case that it fails. */
 #define MAX_NOTICE_BYTES	(1024 * 1024)
-
-/* ... of which so long without offering its core to others. */
-#define BARE_SPIN_US	2
 
 LokySharedWorker *LokyMyWorker = NULL;
 int			LokyMyDepth = 0;
@@ -317,35 +310,11 @@ run_task(void)
 	(void) pgstat_report_stat(false);
 }
 
-/*
- * Look for a short while whether somebody rouses us, without sleeping.  True
- * if so.
- */
+/* Has somebody roused us, or told us to leave? */
 static bool
-spin(void)
+is_roused(const void *arg)
 {
-	instr_time	start;
-	instr_time	now;
-	double		us;
-
-	INSTR_TIME_SET_CURRENT(start);
-	do
-	{
-		for (int i = 0; i < 20; i++)
-		{
-			if (pg_atomic_read_u32(&LokyMyWorker->woken) != 0)
-				return true;
-			pg_spin_delay();
-		}
-		if (InterruptPending || LokyMyWorker->stop)
-			return false;
-		INSTR_TIME_SET_CURRENT(now);
-		INSTR_TIME_SUBTRACT(now, start);
-		us = INSTR_TIME_GET_MICROSEC(now);
-		if (us > BARE_SPIN_US)
-			sched_yield();
-	} while (us < SPIN_US);
-	return false;
+	return pg_atomic_read_u32(&LokyMyWorker->woken) != 0 || LokyMyWorker->stop;
 }
 
 /* Milliseconds that the worker may rest on from now, -1: for ever. */
@@ -381,7 +350,8 @@ rest(void)
 	TimestampTz since;
 	long		stat_delay;
 
-	if (spin())
+	if (loky_spin(is_roused, NULL) &&
+		pg_atomic_read_u32(&LokyMyWorker->woken) != 0)
 		return true;
 	since = GetCurrentTimestamp();
 	pgstat_report_activity(STATE_IDLE, NULL);
