@@ -36,12 +36,5 @@ FETCH 1 FROM c;
 SELECT t.until('last_value = 2 FROM t.arrived');
 SELECT a.application_name, a.query, w.state FROM pg_stat_activity a JOIN loky.workers w USING (pid) WHERE w.executor_id = :e;
 COMMIT;
--- pg_stat_statements counts what tasks ran
-CREATE EXTENSION pg_stat_statements;
-SELECT pg_stat_statements_reset() IS NOT NULL AS reset;
-SELECT * FROM loky.map('SELECT $1 + 4242', ARRAY[1, 2, 3], NULL::int);
-SELECT * FROM loky.result(loky.submit('SELECT 4243 AS from_a_task'));
-SELECT query, calls FROM pg_stat_statements WHERE query IN ('SELECT $1 + $2', 'SELECT $1 AS from_a_task') ORDER BY query;
-DROP EXTENSION pg_stat_statements;
 RESET loky.executor;
 SELECT t.clean();

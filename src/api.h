@@ -16,6 +16,7 @@
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "utils/array.h"
+#include "utils/tuplestore.h"
 
 #include "codec.h"
 #include "compat.h"
@@ -31,6 +32,21 @@ extern void loky_api_record(FunctionCallInfo fcinfo, int argno,
 							const char *name, LokyValues *result);
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
+
+/* api_table.c */
+/* What a function in FROM returns all at once. */
+typedef struct LokyApiTable
+{
+	MemoryContext context;		/* for the length of the call */
+	MemoryContext row_context;	/* for that of a row */
+	MemoryContext old_context;
+	Tuplestorestate *store;
+	TupleDesc	desc;
+} LokyApiTable;
+
+extern LokyApiTable *loky_api_begin_table(FunctionCallInfo fcinfo, Oid type);
+extern void loky_api_put_value(LokyApiTable *table, Datum value, bool isnull);
+extern void loky_api_end_table(LokyApiTable *table);
 
 /* api_task.c */
 extern LokySharedTask *loky_api_prepare(const char *name, LokyValues *args,

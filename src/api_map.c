@@ -331,54 +331,22 @@ end_map(FunctionCallInfo fcinfo, MapState *state)
 	close_map(PointerGetDatum(state));
 }
 
-/* Is the call in FROM, which wants all values at once? */
-static bool
-wants_table(FunctionCallInfo fcinfo, Oid type)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	return (rsinfo->allowedModes & SFRM_Materialize) != 0 &&
-		(rsinfo->allowedModes & SFRM_Materialize_Preferred) != 0 &&
-		rsinfo->expectedDesc != NULL && rsinfo->expectedDesc->natts == 1 &&
-		!type_is_rowtype(type);
-}
-
-/* All values of map or flat_map as a table with one column. */
+/* All values of map or flat_map go to the table. */
 static Datum
-map_table(FunctionCallInfo fcinfo, LokyMapMode mode, Oid type)
+fill_table(FunctionCallInfo fcinfo, LokyApiTable *table, LokyMapMode mode,
+		   Oid type)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext context =
-		AllocSetContextCreate(rsinfo->econtext->ecxt_per_query_memory,
-							  "loky map", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext row_context =
-		AllocSetContextCreate(context, "loky map row", ALLOCSET_SMALL_SIZES);
-	MemoryContext oldcontext;
-	TupleDesc	desc;
 	MapState   *state;
 	Datum		value = (Datum) 0;
 	bool		isnull = true;
 
-	oldcontext = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
-	rsinfo->returnMode = SFRM_Materialize;
-	rsinfo->setResult =
-		tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0,
-							  false, work_mem);
-	desc = rsinfo->expectedDesc;
-	rsinfo->setDesc = CreateTupleDescCopy(desc);
-
-	MemoryContextSwitchTo(context);
+	MemoryContextSwitchTo(table->context);
 	state = open_map(fcinfo, 3, mode, type);
-	MemoryContextSwitchTo(row_context);
-	while (next_row(state, context, &value, &isnull))
-	{
-		tuplestore_putvalues(rsinfo->setResult, desc, &value, &isnull);
-		MemoryContextReset(row_context);
-		CHECK_FOR_INTERRUPTS();
-	}
+	MemoryContextSwitchTo(table->row_context);
+	while (next_row(state, table->context, &value, &isnull))
+		loky_api_put_value(table, value, isnull);
 	end_map(fcinfo, state);
-	MemoryContextSwitchTo(oldcontext);
-	MemoryContextDelete(context);
+	loky_api_end_table(table);
 	return (Datum) 0;
 }
 
@@ -394,12 +362,14 @@ map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
 
 	if (SRF_IS_FIRSTCALL())
 	{
+		LokyApiTable *table;
 		MemoryContext oldcontext;
 
 		loky_attach();
 		loky_client_check_context();
-		if (wants_table(fcinfo, type))
-			return map_table(fcinfo, mode, type);
+		table = loky_api_begin_table(fcinfo, type);
+		if (table != NULL)
+			return fill_table(fcinfo, table, mode, type);
 		funcctx = SRF_FIRSTCALL_INIT();
 		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
 		funcctx->user_fctx = open_map(fcinfo, 3, mode, type);

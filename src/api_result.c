@@ -116,9 +116,34 @@ next_row(ResultReader *reader, Datum *value, bool *isnull)
 	return false;
 }
 
-/* Return the rows of the task, one for each call. */
+/* All rows of the task go to the table. */
 static Datum
-return_rows(FunctionCallInfo fcinfo, OpenReader open_reader)
+fill_table(FunctionCallInfo fcinfo, LokyApiTable *table, OpenReader open_reader)
+{
+	ExprContext *econtext = ((ReturnSetInfo *) fcinfo->resultinfo)->econtext;
+	ResultReader *reader;
+	Datum		value = (Datum) 0;
+	bool		isnull = true;
+
+	MemoryContextSwitchTo(table->context);
+	reader = open_reader(fcinfo);
+	RegisterExprContextCallback(econtext, close_reader, PointerGetDatum(reader));
+	MemoryContextSwitchTo(table->row_context);
+	while (next_row(reader, &value, &isnull))
+		loky_api_put_value(table, value, isnull);
+	close_reader(PointerGetDatum(reader));
+	UnregisterExprContextCallback(econtext, close_reader,
+								  PointerGetDatum(reader));
+	loky_api_end_table(table);
+	return (Datum) 0;
+}
+
+/*
+ * Return the rows of the task, of the type that argument number type has: one for
+ * each call, or a table of them where the caller takes one.
+ */
+static Datum
+return_rows(FunctionCallInfo fcinfo, int type, OpenReader open_reader)
 {
 	FuncCallContext *funcctx;
 	ResultReader *reader;
@@ -128,9 +153,14 @@ return_rows(FunctionCallInfo fcinfo, OpenReader open_reader)
 
 	if (SRF_IS_FIRSTCALL())
 	{
+		LokyApiTable *table;
 		MemoryContext oldcontext;
 
 		loky_attach();
+		table = loky_api_begin_table(fcinfo,
+									 get_fn_expr_argtype(fcinfo->flinfo, type));
+		if (table != NULL)
+			return fill_table(fcinfo, table, open_reader);
 		funcctx = SRF_FIRSTCALL_INIT();
 		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
 		reader = open_reader(fcinfo);
@@ -179,7 +209,7 @@ open_result(FunctionCallInfo fcinfo)
 Datum
 loky_result(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, open_result);
+	return return_rows(fcinfo, 1, open_result);
 }
 
 /*
@@ -253,5 +283,5 @@ open_run(FunctionCallInfo fcinfo)
 Datum
 loky_run(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, open_run);
+	return return_rows(fcinfo, 2, open_run);
 }

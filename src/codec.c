@@ -316,11 +316,12 @@ read_desc(const char **pos, const char *end)
 }
 
 /*
- * Is the row descriptor in data that of one value that is passed in a register?  Sets
- * its type, and the length of that.
+ * Is the row descriptor in data that of one value, which a row holds as it is?  Sets
+ * its type, the length of that, and whether it is passed in a register.
  */
 bool
-loky_codec_desc_is_value(const char *data, Size len, Oid *type, int16 *typlen)
+loky_codec_desc_is_value(const char *data, Size len, Oid *type, int16 *typlen,
+						 bool *byval)
 {
 	FormData_pg_attribute att;
 	int			natts;
@@ -331,7 +332,9 @@ loky_codec_desc_is_value(const char *data, Size len, Oid *type, int16 *typlen)
 	memcpy(&att, data + sizeof(int), ATTRIBUTE_FIXED_PART_SIZE);
 	*type = att.atttypid;
 	*typlen = att.attlen;
-	return natts == 1 && att.attbyval && !att.attisdropped;
+	*byval = att.attbyval;
+	return natts == 1 && !att.attisdropped &&
+		!loky_codec_is_anonymous(att.atttypid);
 }
 
 /*
@@ -546,15 +549,15 @@ loky_codec_storage_desc(TupleDesc desc)
 }
 
 /*
- * Form a row of desc as a minimal tuple of loky_codec_storage_desc(desc).
+ * Form a row of desc as a minimal tuple of loky_codec_storage_desc(desc), at a place
+ * that is asked for once its size is known.
  *
- * Values stored elsewhere are fetched, anonymous rows are packed.  Returns one
- * palloc'd chunk in the current memory context.  Raises 54000 if the packed
- * form of a value is too large.
+ * Values stored elsewhere are fetched, anonymous rows are packed.  Raises 54000 if
+ * the packed form of a value is too large, and what place raises.
  */
-MinimalTuple
+void
 loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
-					const bool *nulls)
+					const bool *nulls, LokyCodecPlace place, void *arg)
 {
 	Datum		flat[MaxTupleAttributeNumber];
 	bool	   *isnull = unconstify(bool *, nulls);
@@ -577,7 +580,8 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 	start = MAXALIGN(SizeofMinimalTupleHeader +
 					 (hasnull ? BITMAPLEN(natts) : 0));
 	size = heap_compute_data_size(storage, flat, isnull);
-	row = palloc0(start + size);
+	row = place(arg, start + size);
+	memset(row, 0, start + size);
 	row->t_len = start + size;
 	row->t_hoff = start + MINIMAL_TUPLE_OFFSET;
 	HeapTupleHeaderSetNatts(row, natts);
@@ -589,21 +593,20 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 		if (flat[i] != values[i])
 			pfree(DatumGetPointer(flat[i]));
 	}
-	return row;
 }
 
 /*
- * The only value of a row that loky_codec_form_row() formed, of a type that is passed
- * in a register and has this length.
+ * The only value of a row that loky_codec_form_row() formed, as the descriptor has it;
+ * it may lie in the row.
  */
 Datum
-loky_codec_row_value(MinimalTuple row, int16 typlen, bool *isnull)
+loky_codec_row_value(MinimalTuple row, int16 typlen, bool byval, bool *isnull)
 {
 	*isnull = (row->t_infomask & HEAP_HASNULL) != 0;
 	if (*isnull)
 		return (Datum) 0;
-	return fetch_att((char *) row + row->t_hoff - MINIMAL_TUPLE_OFFSET, true,
-					 typlen);
+	return fetch_att((char *) row + row->t_hoff - MINIMAL_TUPLE_OFFSET,
+					 byval, typlen);
 }
 
 /*

@@ -452,7 +452,7 @@ convert_columns(LokyConverter *conv, Source *columns, int n,
 	return row;
 }
 
-/* Is a row of one value of this type, which is passed in a register, taken as it is? */
+/* Is a row of one value of this type taken as it is? */
 bool
 loky_convert_is_nothing(const LokyConverter *conv, Oid type)
 {

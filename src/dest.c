@@ -119,15 +119,18 @@ describe(LokyDest *dest)
 				   dest->encoded.len);
 }
 
+static void *
+place_row(void *writer, Size len)
+{
+	return loky_store_put_row(writer, len);
+}
+
 static void
 write_row(LokyDest *dest, const Datum *values, const bool *nulls)
 {
-	MinimalTuple tuple;
-
 	describe(dest);
-	tuple = loky_codec_form_row(dest->desc, dest->storage, values, nulls);
-	loky_store_put(dest->writer, LOKY_RECORD_ROW, tuple, tuple->t_len);
-	pfree(tuple);
+	loky_codec_form_row(dest->desc, dest->storage, values, nulls, place_row,
+						dest->writer);
 }
 
 /* Write out the row that is held back, if there is one. */
@@ -240,7 +243,8 @@ loky_dest_create(LokyStoreWriter *writer, LokyReducers *reducers)
 void
 loky_dest_open(LokyDest *dest, TupleDesc desc)
 {
-	startup(&dest->pub, CMD_SELECT, desc);
+	if (dest->writer != NULL)
+		startup(&dest->pub, CMD_SELECT, desc);
 }
 
 /*
@@ -251,7 +255,8 @@ void
 loky_dest_put(LokyDest *dest, Datum value, bool isnull)
 {
 	dest->started = true;
-	put_values(dest, &value, &isnull);
+	if (dest->writer != NULL)
+		put_values(dest, &value, &isnull);
 }
 
 /* Does a value of the only column need no record, but for its descriptor? */

@@ -11,9 +11,10 @@
  * those of pg_stat_statements and auto_explain, all runs as statements.
  *
  * What is compiled is kept from transaction to transaction.  It has been checked
- * then that the role may call the functions, so it is made anew where a function, a
- * type or a membership has changed, and also after an error, which may have left a
- * function's own state in the middle of something.
+ * then that the role may call the functions, and functions remember there what they
+ * know of types and tables, for the length of a query as they think.  So it is made
+ * anew where anything in the catalogs has changed, and also after an error, which may
+ * have left a function's own state in the middle of something.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -27,6 +28,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/plannodes.h"
+#include "storage/sinval.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -42,7 +44,7 @@ struct LokyExpression
 	MemoryContext context;		/* of all below */
 	CachedPlan *cached;			/* held by plan_owner */
 	CachedPlanSource *source;
-	uint64		rights;			/* as they were when it was compiled */
+	uint64		changes;		/* as they were when it was compiled */
 	bool		running;		/* still after an error */
 	ExprState  *state;
 	ExprContext *econtext;
@@ -52,13 +54,26 @@ struct LokyExpression
 /* holds cached plans across transactions */
 static ResourceOwner plan_owner = NULL;
 
-/* grows when roles or their memberships change */
-static uint64 rights = 0;
+/* grows with changes that this process makes, which others learn of at its commit */
+static uint64 own_changes = 0;
 
 static void
-count_change(Datum arg, int cacheid, uint32 hashvalue)
+count_row(Datum arg, int cacheid, uint32 hashvalue)
 {
-	rights++;
+	own_changes++;
+}
+
+static void
+count_relation(Datum arg, Oid relid)
+{
+	own_changes++;
+}
+
+/* A number that grows with each change of the catalogs that this process learns of. */
+static uint64
+count_changes(void)
+{
+	return own_changes + SharedInvalidMessageCounter;
 }
 
 static void
@@ -67,8 +82,11 @@ initialize(void)
 	if (plan_owner != NULL)
 		return;
 	plan_owner = ResourceOwnerCreate(NULL, "loky expressions");
-	CacheRegisterSyscacheCallback(AUTHOID, count_change, (Datum) 0);
-	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, count_change, (Datum) 0);
+	CacheRegisterRelcacheCallback(count_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, count_row, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, count_row, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHOID, count_row, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, count_row, (Datum) 0);
 }
 
 /* Does the query only evaluate one expression? */
@@ -153,6 +171,7 @@ make_params(const LokyPlan *plan)
 static LokyExpression *
 compile(LokyPlan *plan)
 {
+	uint64		changes = count_changes();
 	CachedPlan *cached = GetCachedPlan(plan->source, NULL, plan_owner, NULL);
 	Expr	   *expr = planned_expression(cached);
 	LokyExpression *expression;
@@ -174,7 +193,7 @@ compile(LokyPlan *plan)
 		expression->context = context;
 		expression->cached = cached;
 		expression->source = plan->source;
-		expression->rights = rights;
+		expression->changes = changes;
 		expression->desc =
 			CreateTupleDescCopy(plan->source->resultDesc);
 		expression->econtext = CreateStandaloneExprContext();
@@ -221,6 +240,13 @@ loky_expression_is_possible(LokyPlan *plan)
 	return !plan->no_expression;
 }
 
+/* Has nothing changed since the expression was compiled? */
+bool
+loky_expression_is_current(const LokyExpression *expression)
+{
+	return expression->changes == count_changes();
+}
+
 /*
  * The compiled expression that is all of the plan, good for the present transaction;
  * NULL where the plan must be run as a statement.  In a transaction with an active
@@ -234,7 +260,7 @@ loky_expression_get(LokyPlan *plan)
 
 	if (expression != NULL)
 	{
-		if (!expression->running && expression->rights == rights &&
+		if (!expression->running && loky_expression_is_current(expression) &&
 			CachedPlanIsSimplyValid(plan->source, expression->cached, NULL))
 			return expression;
 		plan->expression = NULL;

@@ -22,6 +22,7 @@ typedef struct LokyExpression LokyExpression;
 
 extern bool loky_expression_is_possible(LokyPlan *plan);
 extern LokyExpression *loky_expression_get(LokyPlan *plan);
+extern bool loky_expression_is_current(const LokyExpression *expression);
 extern void loky_expression_free(LokyExpression *expression);
 extern ParamListInfo loky_expression_params(LokyExpression *expression);
 extern TupleDesc loky_expression_desc(LokyExpression *expression);

@@ -50,8 +50,13 @@
 /* Unread notices of one map may take so much. */
 #define NOTICE_BYTES	(1024 * 1024)
 
-/* The reader is woken at most this often while it could go on reading. */
+/*
+ * The reader is woken when it has not been for this part of the map's time so far,
+ * which is at least and at most so long.
+ */
+#define WAKE_SHARE		16
 #define MIN_WAKE_US		200
+#define MAX_WAKE_US		(LOKY_LATE_WAKE_MS * 1000)
 
 /* Items that nobody has claimed and that may be claimed, from next on. */
 static uint64
@@ -235,27 +240,52 @@ loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n
 		pg_atomic_fetch_add_u64(&map->nfailed, nfailed);
 }
 
-/*
- * Wake the reader if it waits: at once, or if it has not been woken for a
- * while, since a wake-up costs more than a cheap item.  False where it waits
- * and was not woken.
- */
-bool
-loky_map_wake_reader(LokySharedMap *map, bool at_once)
+/* Microseconds by a clock that never goes back. */
+uint64
+loky_map_clock(void)
 {
 	instr_time	now;
-	uint64		us;
-	uint64		last;
 
-	pg_memory_barrier();
-	if (pg_atomic_read_u32(&map->reader_waits) == 0)
-		return true;
 	INSTR_TIME_SET_CURRENT(now);
-	us = INSTR_TIME_GET_MICROSEC(now);
-	last = pg_atomic_read_u64(&map->last_wake);
-	if (!at_once && us - last < MIN_WAKE_US)
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* Has the reader waited long enough, or is the window half full? */
+static bool
+is_wake_due(LokySharedMap *map, uint64 now)
+{
+	uint64		wait = (now - map->started_us) / WAKE_SHARE;
+
+	wait = Max(wait, MIN_WAKE_US);
+	return now - pg_atomic_read_u64(&map->last_wake) >= Min(wait, MAX_WAKE_US) ||
+		pg_atomic_read_u64(&map->next) >=
+		pg_atomic_read_u64(&map->awaited) + map->window / 2;
+}
+
+/* Is there anything that the reader can read? */
+static bool
+is_readable(LokySharedMap *map)
+{
+	volatile uint8 *states = loky_area_address(map->states);
+
+	return states[pg_atomic_read_u64(&map->awaited) % map->window] !=
+		LOKY_ITEM_EMPTY;
+}
+
+/*
+ * Wake the reader if it waits for something that is there and, at the time now, has
+ * not been woken for a while, since a wake-up costs more than a cheap item.  False
+ * where it should be woken later on.
+ */
+bool
+loky_map_wake_reader(LokySharedMap *map, uint64 now)
+{
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&map->reader_waits) == 0 || !is_readable(map))
+		return true;
+	if (!is_wake_due(map, now))
 		return false;
-	pg_atomic_write_u64(&map->last_wake, us);
+	pg_atomic_write_u64(&map->last_wake, now);
 	loky_wake(map->reader);
 	return true;
 }
@@ -480,7 +510,9 @@ loky_map_add_notice(LokySharedMap *map, const char *data, Size len)
 	map->notice_bytes += len;
 	pg_atomic_fetch_add_u32(&map->nnotices, 1);
 	LWLockRelease(&map->lock);
-	(void) loky_map_wake_reader(map, true);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&map->reader_waits) != 0)
+		loky_wake(map->reader);
 }
 
 static void

@@ -78,6 +78,9 @@ typedef struct LokySharedPiece
 	LokySharedStore store;
 } LokySharedPiece;
 
+/* A reader that was not woken at once is woken after so long. */
+#define LOKY_LATE_WAKE_MS	5
+
 /* Room for the records of an item that is being run. */
 #define LOKY_PART_INLINE	(8 * 1024)
 
@@ -134,6 +137,7 @@ struct LokySharedMap
 	int			reader;			/* process number */
 	uint64		session;
 	TimestampTz started;
+	uint64		started_us;		/* the same by the clock of last_wake */
 	LokyMapMode mode;
 	bool		ordered;
 	uint64		nitems;
@@ -210,7 +214,8 @@ extern bool loky_map_claimable(LokySharedMap *map);
 extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_publish(LokySharedMap *map,
 							 const LokySharedOutcome *outcomes, uint32 n);
-extern bool loky_map_wake_reader(LokySharedMap *map, bool at_once);
+extern uint64 loky_map_clock(void);
+extern bool loky_map_wake_reader(LokySharedMap *map, uint64 now);
 extern void loky_map_stop_at(LokySharedMap *map, uint64 item);
 extern void loky_map_free_value(LokySharedMap *map, LokyItemState state,
 								uint64 value);

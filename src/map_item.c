@@ -283,13 +283,14 @@ renew_snapshot(LokyMapJob *job)
 	job->has_snapshot = true;
 }
 
-/* The first item of a transaction: find out what is to be run. */
+/* The first item of a transaction, or after a change: find out what is to be run. */
 static void
 open_plan(LokyMapJob *job, uint64 item)
 {
 	LokySharedMap *map = job->map;
 	ParamListInfo params;
 
+	job->expression = NULL;
 	if (job->types != NULL)
 		job->plan = loky_plan_get(debug_query_string, map->request.hash,
 								  job->common.n + 1, job->types);
@@ -442,7 +443,9 @@ loky_item_run(LokyMapJob *job, uint64 item)
 		INSTR_TIME_SET_CURRENT(start);
 	}
 	loky_limit_arm(job->map->item_timeout, "item_timeout");
-	if (job->plan == NULL)
+	if (job->plan == NULL ||
+		(job->expression != NULL && !job->repeatable &&
+		 !loky_expression_is_current(job->expression)))
 		open_plan(job, item);
 	outcome->item = item;
 	if (job->expression != NULL)

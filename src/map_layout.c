@@ -151,6 +151,7 @@ loky_map_lay_out(const LokyMapCall *call, bool with_items)
 	map->reader = LokyMyProcNumber();
 	map->session = loky_session_id();
 	map->started = GetCurrentTimestamp();
+	map->started_us = loky_map_clock();
 	map->mode = call->mode;
 	map->ordered = call->ordered;
 	map->chunksize = Min(call->chunksize, (uint64) call->items->n);

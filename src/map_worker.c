@@ -33,7 +33,6 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
@@ -49,8 +48,8 @@
 #include "worker.h"
 
 /* A range should take between these two. */
-#define SHORT_RANGE_US	50
-#define LONG_RANGE_US	200
+#define SHORT_RANGE_US	100
+#define LONG_RANGE_US	400
 
 /* The clock is read after each item, or after so many cheap ones. */
 #define MAX_STRIDE		8
@@ -58,9 +57,6 @@
 
 /* After so long the rest of a range is given back. */
 #define HEAVY_RANGE_US	1000
-
-/* A reader that was not woken at once is woken after so long. */
-#define LATE_WAKE_MS	1
 
 static void
 keep_notice(const char *message, Size len)
@@ -80,22 +76,23 @@ wake_late(void)
 
 /*
  * Tell the reader of new outcomes.  Waking it for each cheap item would cost
- * more than the item, so it may be put off, but not past a heavy item.
+ * more than the item, so it may be put off, but not past a heavy one.  now is the
+ * time by loky_map_clock().
  */
 static void
-notify_reader(LokySharedMap *map, bool at_once)
+notify_reader(LokySharedMap *map, uint64 now)
 {
 	static TimeoutId late_wake = MAX_TIMEOUTS;
 
 	if (late_wake == MAX_TIMEOUTS)
 		late_wake = RegisterTimeout(USER_TIMEOUT, wake_late);
-	if (loky_map_wake_reader(map, at_once))
+	if (loky_map_wake_reader(map, now))
 	{
 		if (get_timeout_active(late_wake))
 			disable_timeout(late_wake, false);
 	}
 	else if (!get_timeout_active(late_wake))
-		enable_timeout_after(late_wake, LATE_WAKE_MS);
+		enable_timeout_after(late_wake, LOKY_LATE_WAKE_MS);
 }
 
 /* How many more items the worker may run before it is replaced. */
@@ -104,16 +101,6 @@ items_left(const LokySharedPart *part)
 {
 	return loky_recycle_tasks_left(LokyMyWorker,
 								   part->nsucceeded + part->nfailed);
-}
-
-static uint64
-elapsed_us(instr_time start)
-{
-	instr_time	now;
-
-	INSTR_TIME_SET_CURRENT(now);
-	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_MICROSEC(now);
 }
 
 /*
@@ -157,7 +144,7 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
  * statement, as long as it is not heavy; else one.
  */
 static void
-run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
+run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 {
 	LokySharedPart *part = job->part;
 	uint64		item = part->range.lo;
@@ -202,7 +189,7 @@ run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
 			break;
 		if (item < look_at)
 			continue;
-		us = elapsed_us(start);
+		us = loky_map_clock() - start;
 		if (us > HEAVY_RANGE_US)
 		{
 			*heavy = true;
@@ -223,7 +210,7 @@ run_transaction(LokyMapJob *job, instr_time start, bool *heavy)
 
 /* Run a transaction's worth of the range, whatever becomes of it. */
 static void
-try_transaction(LokyMapJob *job, instr_time start, volatile bool *heavy)
+try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 {
 	LokySharedPart *part = job->part;
 
@@ -276,11 +263,10 @@ run_range(LokyMapJob *job)
 	LokySharedMap *map = job->map;
 	LokySharedPart *part = job->part;
 	uint64		size = part->range.hi - part->range.lo;
-	instr_time	start;
-	uint64		us = 0;
+	uint64		start = loky_map_clock();
+	uint64		now = start;
 	volatile bool heavy = false;
 
-	INSTR_TIME_SET_CURRENT(start);
 	while (part->range.lo < part->range.hi)
 	{
 		if (pg_atomic_read_u32(&map->cancelled) != 0 ||
@@ -290,9 +276,9 @@ run_range(LokyMapJob *job)
 			break;
 		}
 		try_transaction(job, start, &heavy);
-		us = elapsed_us(start);
-		notify_reader(map, us > LONG_RANGE_US);
-		if ((heavy || us > HEAVY_RANGE_US || items_left(part) == 0) &&
+		now = loky_map_clock();
+		notify_reader(map, now);
+		if ((heavy || now - start > HEAVY_RANGE_US || items_left(part) == 0) &&
 			part->range.lo < part->range.hi && !part->whole)
 		{
 			loky_map_return(map, part);
@@ -300,9 +286,9 @@ run_range(LokyMapJob *job)
 				loky_sched_offer_map(map);
 		}
 	}
-	if (us < SHORT_RANGE_US)
+	if (now - start < SHORT_RANGE_US)
 		part->wish = Min(size * 2, part->max_outcomes);
-	else if (us > LONG_RANGE_US)
+	else if (now - start > LONG_RANGE_US)
 		part->wish = Max(size / 2, 1);
 }
 

@@ -21,6 +21,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -99,7 +100,8 @@ loky_reader_set_desc(LokyRowReader *reader, const char *data, Size len)
 	Oid			type;
 
 	reader->plain =
-		loky_codec_desc_is_value(data, len, &type, &reader->typlen) &&
+		loky_codec_desc_is_value(data, len, &type, &reader->typlen,
+								 &reader->byval) &&
 		loky_convert_is_nothing(reader->converter, type);
 	if (reader->plain)
 		return;
@@ -133,8 +135,12 @@ loky_reader_row(LokyRowReader *reader, const char *data, bool *isnull)
 	Datum		result;
 
 	if (reader->plain)
-		return loky_codec_row_value((MinimalTuple) unconstify(char *, data),
-									reader->typlen, isnull);
+	{
+		result = loky_codec_row_value((MinimalTuple) unconstify(char *, data),
+									  reader->typlen, reader->byval, isnull);
+		return *isnull ? result :
+			datumCopy(result, reader->byval, reader->typlen);
+	}
 	old = become_owner(reader);
 	loky_codec_deform_row((MinimalTuple) unconstify(char *, data),
 						  reader->desc, reader->storage, reader->values,

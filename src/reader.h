@@ -28,7 +28,8 @@ typedef struct LokyRowReader
 	LokyConverter *converter;
 	Oid			owner;			/* role whose result is read */
 	bool		plain;			/* rows are one value of our type each */
-	int16		typlen;			/* ... of this length */
+	bool		byval;			/* ... and kind */
+	int16		typlen;
 	TupleDesc	desc;			/* of the rows, unless they are plain */
 	TupleDesc	storage;
 	Datum	   *values;

@@ -382,18 +382,15 @@ flush(LokyStoreWriter *writer)
 	resetStringInfo(&writer->buffer);
 }
 
-/*
- * Append a record.  Raises an error where a file must be written and cannot
- * be, or where the record passes the limit of 1 GB.
- */
-void
-loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
-			   const void *data, Size len)
+/* Append a record whose len bytes are to be filled in at the place returned. */
+static char *
+append(LokyStoreWriter *writer, LokyRecordKind kind, Size len)
 {
 	StringInfo	buffer = &writer->buffer;
 	Size		size = sizeof(LokyRecordHead) + MAXALIGN(len);
 	Size		limit;
 	LokyRecordHead head;
+	char	   *place;
 
 	Assert(writer->store != NULL);
 	limit = writer->store->has_file ? FILE_BYTES : SEGMENT_BYTES;
@@ -402,11 +399,35 @@ loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
 	enlargeStringInfo(buffer, (int) Min(size, (Size) MaxAllocSize));
 	head.len = (uint32) len;
 	head.kind = kind;
-	memcpy(buffer->data + buffer->len, &head, sizeof(head));
-	memcpy(buffer->data + buffer->len + sizeof(head), data, len);
+	place = buffer->data + buffer->len;
+	memcpy(place, &head, sizeof(head));
 	buffer->len += size;
-	if (kind == LOKY_RECORD_ROW)
-		writer->store->rows++;
+	return place + sizeof(head);
+}
+
+/*
+ * Append a record that is no row.  Raises an error where a file must be written and
+ * cannot be, or where the record passes the limit of 1 GB.
+ */
+void
+loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
+			   const void *data, Size len)
+{
+	Assert(kind != LOKY_RECORD_ROW);
+	memcpy(append(writer, kind, len), data, len);
+}
+
+/*
+ * Append a row of len bytes, which the caller fills in at the place returned before
+ * it does anything else.  Raises the same errors.
+ */
+void *
+loky_store_put_row(LokyStoreWriter *writer, Size len)
+{
+	void	   *place = append(writer, LOKY_RECORD_ROW, len);
+
+	writer->store->rows++;
+	return place;
 }
 
 /* Complete the store; from now on it may be read. */

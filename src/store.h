@@ -79,6 +79,7 @@ extern LokyStoreWriter *loky_store_writer_create(void);
 extern void loky_store_begin(LokyStoreWriter *writer, LokySharedStore *store);
 extern void loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
 						   const void *data, Size len);
+extern void *loky_store_put_row(LokyStoreWriter *writer, Size len);
 extern void loky_store_end(LokyStoreWriter *writer);
 extern bool loky_store_is_begun(const LokyStoreWriter *writer);
 extern void loky_store_abandon(LokyStoreWriter *writer,

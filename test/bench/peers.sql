@@ -18,7 +18,7 @@ RETURNS double precision LANGUAGE plpgsql AS $$
 DECLARE
     file text := current_setting('data_directory') || '/bench.sql';
 BEGIN
-    EXECUTE format('COPY (SELECT line FROM string_to_table(%L, E''\n'') AS line) TO %L WITH (FORMAT csv, QUOTE E''\x01'')', script, file);
+    EXECUTE format('COPY (SELECT line FROM string_to_table(%L, E''\n'') AS line) TO %L WITH (FORMAT csv, QUOTE E''\x01'', DELIMITER E''\x02'')', script, file);
     DELETE FROM bench.line;
     EXECUTE format('COPY bench.line FROM PROGRAM %L',
         format('%s/pgbench -n -M prepared -c %s -j %s -T 2 -f %s -h %s -p %s -U %s %s',

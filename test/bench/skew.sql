@@ -1,4 +1,4 @@
--- skew.sql - seconds of a map over 3,000 items, one of which, at bench.place(), takes
+-- skew.sql - seconds of a map over 20,000 items, one of which, at bench.place(), takes
 -- as long as 1,000 others.
 -- Peer: half of what one process needs, the best that two can do.
 
@@ -9,7 +9,7 @@ LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     x integer := i;
 BEGIN
-    FOR j IN 1 .. CASE WHEN i < 0 THEN 1500000 ELSE 1500 END LOOP
+    FOR j IN 1 .. CASE WHEN i < 0 THEN 500000 ELSE 500 END LOOP
         x := (x + j) % 1000;
     END LOOP;
     RETURN x;
@@ -18,7 +18,7 @@ END $$;
 CREATE FUNCTION bench.skewed() RETURNS integer[]
 LANGUAGE sql AS $$
     SELECT array_agg(CASE WHEN i = bench.place() THEN -1 ELSE i END ORDER BY i)
-    FROM generate_series(1, 3000) AS i$$;
+    FROM generate_series(1, 20000) AS i$$;
 
 CREATE FUNCTION bench.loky() RETURNS double precision
 LANGUAGE plpgsql AS $$
