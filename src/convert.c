@@ -65,7 +65,8 @@ typedef struct Assignment
 	int32		dsttypmod;
 	int16		dstlen;
 	bool		dstbyval;
-	ExprState  *state;			/* NULL: the value is taken as it is */
+	FmgrInfo   *output;			/* the text that this function makes of it, or ... */
+	ExprState  *state;			/* ... this; both NULL: it is taken as it is */
 	Datum		emptytext;		/* what void is to a string; 0: void is NULL */
 } Assignment;
 
@@ -202,6 +203,28 @@ build_expression(CaseTestExpr *source, Oid jsontype, Oid dsttype,
 }
 
 /*
+ * The output function of a type, if that alone turns its values into text as an
+ * assignment does, or NULL.  Most results are asked for as text, once each, so that
+ * to compile an expression for it would be dear.
+ */
+static FmgrInfo *
+find_output(Oid type)
+{
+	FmgrInfo   *output;
+	Oid			function;
+	bool		varlena;
+
+	if (type == UNKNOWNOID || type == RECORDOID || type == TEXTOID ||
+		find_coercion_pathway(TEXTOID, type, COERCION_PLPGSQL,
+							  &function) != COERCION_PATH_COERCEVIAIO)
+		return NULL;
+	getTypeOutputInfo(type, &function, &varlena);
+	output = palloc(sizeof(FmgrInfo));
+	fmgr_info(function, output);
+	return output;
+}
+
+/*
  * Make an assignment for values like source and keep it in the converter.
  */
 static Assignment *
@@ -239,9 +262,14 @@ create_assignment(LokyConverter *conv, const Source *source, Oid dsttype,
 	if (input->typeId != dsttype ||
 		(input->typeMod != dsttypmod && dsttypmod != -1))
 	{
-		expr = build_expression(input, jsontype, dsttype, dsttypmod);
-		if (expr != NULL)
-			assignment->state = ExecInitExpr(expr, NULL);
+		if (dsttype == TEXTOID)
+			assignment->output = find_output(input->typeId);
+		if (assignment->output == NULL)
+		{
+			expr = build_expression(input, jsontype, dsttype, dsttypmod);
+			if (expr != NULL)
+				assignment->state = ExecInitExpr(expr, NULL);
+		}
 	}
 
 	conv->assignments = lappend(conv->assignments, assignment);
@@ -291,7 +319,13 @@ assign_value(LokyConverter *conv, Assignment *assignment, Source *source)
 		source->value = assignment->emptytext;
 		source->isnull = assignment->emptytext == (Datum) 0;
 	}
-	if (assignment->state != NULL)
+	if (assignment->output != NULL)
+	{
+		if (!source->isnull)
+			source->value = CStringGetTextDatum(
+				OutputFunctionCall(assignment->output, source->value));
+	}
+	else if (assignment->state != NULL)
 	{
 		conv->econtext->caseValue_datum = source->value;
 		conv->econtext->caseValue_isNull = source->isnull;
@@ -468,7 +502,7 @@ begin(LokyConverter *conv)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(conv->context);
 
-		conv->econtext = CreateExprContext(CreateExecutorState());
+		conv->econtext = CreateStandaloneExprContext();
 		MemoryContextSwitchTo(oldcontext);
 	}
 	ResetExprContext(conv->econtext);

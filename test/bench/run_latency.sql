@@ -1,7 +1,7 @@
 -- run_latency.sql - an autonomous transaction in one call.
 -- Peer: the same by submit, result and forget.
 
-CREATE FUNCTION bench.loky(n integer DEFAULT 5000) RETURNS double precision
+CREATE FUNCTION bench.loky(n integer DEFAULT 50000) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
     start timestamptz := clock_timestamp();
@@ -12,7 +12,7 @@ BEGIN
     RETURN 1e6 * extract(epoch FROM clock_timestamp() - start) / n;
 END $$;
 
-CREATE FUNCTION bench.peer(n integer DEFAULT 5000) RETURNS double precision
+CREATE FUNCTION bench.peer(n integer DEFAULT 50000) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
     start timestamptz := clock_timestamp();

@@ -26,7 +26,7 @@ LANGUAGE sql AS $$
     SELECT dblink_connect('busy', (SELECT conninfo FROM bench.conninfo))$$;
 
 
-CREATE FUNCTION bench.loky(n integer DEFAULT 5000) RETURNS double precision
+CREATE FUNCTION bench.loky(n integer DEFAULT 25000) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
     start timestamptz := bench.begin_burning();
@@ -43,7 +43,7 @@ BEGIN
     RETURN cost;
 END $$;
 
-CREATE FUNCTION bench.peer(n integer DEFAULT 5000) RETURNS double precision
+CREATE FUNCTION bench.peer(n integer DEFAULT 12000) RETURNS double precision
 LANGUAGE plpgsql AS $$
 DECLARE
     start timestamptz := bench.begin_burning();
