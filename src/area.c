@@ -123,8 +123,14 @@ loky_area_alloc(Size size)
 }
 
 /*
- * May something that could as well lie in a file take size bytes?  Large things
- * leave half of the area, small ones an eighth, to what has no other place.
+ * May something that could as well lie in a file take size bytes more, or be size
+ * bytes large in all?  Large things leave half of the area, small ones an eighth, to
+ * what has no other place.
+ *
+ * Asked with all that it has so far, the answer is yes as long as that is less than what
+ * is left for others of its kind.  So one alone may be large, while of many none takes
+ * it all, as with the dynamic thresholds of a switch with shared buffers (Choudhury and
+ * Hahne, 1998).
  */
 bool
 loky_area_has_room(Size size)

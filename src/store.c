@@ -56,9 +56,6 @@
 /* ... or to the file, which is opened and closed each time. */
 #define FILE_BYTES		(256 * 1024)
 
-/* One store may take this part of the area; the rest of it goes to a file. */
-#define STORE_AREA_SHARE	8
-
 typedef struct LokySharedSegment
 {
 	dsa_pointer next;
@@ -359,9 +356,7 @@ flush(LokyStoreWriter *writer)
 
 	if (size == 0)
 		return;
-	if (!store->has_file &&
-		store->bytes < loky_area_size() / STORE_AREA_SHARE &&
-		loky_area_has_room(size))
+	if (!store->has_file && loky_area_has_room(store->bytes + size))
 		dp = loky_area_alloc(offsetof(LokySharedSegment, data) + size);
 	if (DsaPointerIsValid(dp))
 	{
