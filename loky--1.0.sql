@@ -199,6 +199,48 @@ COMMENT ON FUNCTION loky.try_map(text, anycompatiblearray, interval,
     integer, boolean, boolean, boolean, record, interval, integer, text, integer) IS
 'runs a task for each item on several workers and returns a row for each, with its result as text or its error';
 
+-- Parallel analytics
+
+CREATE FUNCTION loky.table_chunks(rel regclass, chunks integer DEFAULT NULL)
+RETURNS TABLE (chunk integer, lo tid, hi tid)
+AS 'MODULE_PATHNAME', 'loky_table_chunks_sql'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.table_chunks(regclass, integer) IS
+'cuts a table into ranges of places (ctid >= lo AND ctid < hi) that hold each row exactly once';
+
+CREATE FUNCTION loky.map_table(task text, rel regclass,
+    result anyelement DEFAULT NULL::text, chunks integer DEFAULT NULL,
+    timeout interval DEFAULT NULL, snapshot boolean DEFAULT true,
+    progress boolean DEFAULT false, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS SETOF anyelement
+AS 'MODULE_PATHNAME', 'loky_map_table'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.map_table(text, regclass, anyelement, integer,
+    interval, boolean, boolean, text, integer) IS
+'runs a task for each chunk of a table (WHERE ctid >= $1 AND ctid < $2) on several workers and returns all rows of each';
+
+CREATE FUNCTION loky.key_chunks(rel regclass, key name DEFAULT NULL,
+    chunk_rows integer DEFAULT 10000)
+RETURNS TABLE (chunk integer, lo text, hi text, rows bigint)
+AS 'MODULE_PATHNAME', 'loky_key_chunks_sql'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.key_chunks(regclass, name, integer) IS
+'cuts a table into ranges of a key with so many rows each';
+
+CREATE FUNCTION loky.backfill(task text, rel regclass, key name DEFAULT NULL,
+    chunk_rows integer DEFAULT 10000, delay interval DEFAULT NULL,
+    retries integer DEFAULT 3, ranges jsonb DEFAULT NULL,
+    progress boolean DEFAULT false, label text DEFAULT NULL,
+    executor integer DEFAULT NULL)
+RETURNS TABLE (chunk integer, lo text, hi text, rows bigint, ok boolean,
+    attempts integer, sqlstate text, message text, elapsed interval)
+AS 'MODULE_PATHNAME', 'loky_backfill'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.backfill(text, regclass, name, integer, interval,
+    integer, jsonb, boolean, text, integer) IS
+'runs a task for each range of a key (WHERE key BETWEEN $1 AND $2), each in a transaction of its own, and returns a row for each';
+
 -- Executors
 
 CREATE FUNCTION loky.get_reusable_executor(max_workers integer DEFAULT NULL,
@@ -265,6 +307,21 @@ AS 'MODULE_PATHNAME', 'loky_task_rows'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky._tasks() IS 'rows of the view loky.tasks';
 
+CREATE FUNCTION loky.report_progress(done bigint, total bigint DEFAULT NULL,
+    message text DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'loky_report_progress'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.report_progress(bigint, bigint, text) IS
+'shows in loky.progress how far the task that calls it has come';
+
+CREATE FUNCTION loky._progress()
+RETURNS TABLE (pid integer, executor_id integer, task text, total bigint,
+    done bigint, failed bigint, elapsed interval, eta interval, bar text)
+AS 'MODULE_PATHNAME', 'loky_progress_rows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._progress() IS 'rows of the view loky.progress';
+
 CREATE FUNCTION loky._memory_used()
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'loky_memory_used'
@@ -285,4 +342,9 @@ CREATE VIEW loky.tasks AS SELECT * FROM loky._tasks();
 COMMENT ON VIEW loky.tasks IS
 'futures of this database, finished ones as long as they are kept';
 
-GRANT SELECT ON loky.executors, loky.workers, loky.tasks TO PUBLIC;
+CREATE VIEW loky.progress AS SELECT * FROM loky._progress();
+COMMENT ON VIEW loky.progress IS
+'maps and backfills that run, and tasks that call loky.report_progress()';
+
+GRANT SELECT ON loky.executors, loky.workers, loky.tasks, loky.progress
+    TO PUBLIC;

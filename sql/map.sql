@@ -277,8 +277,6 @@ SELECT count(*) FROM loky.try_map('t.id', NULL::int[]);
 SELECT state FROM t.error($$SELECT * FROM loky.try_map('t.nope', ARRAY[1])$$);
 SELECT state, hint <> '' AS hinted FROM t.error($$SELECT loky.try_map('SELECT 1, 2', ARRAY[1], NULL::record)$$);
 
--- What comes in a later version is refused, not ignored.
-SELECT m, a, (SELECT state || ' ' || message FROM t.error(format($$SELECT * FROM loky.%s('SELECT $1', ARRAY[1], %s)$$, m, a)))
-FROM unnest('{snapshot => true,progress => true}'::text[]) a, unnest('{map,flat_map,try_map}'::text[]) m ORDER BY m, a;
+-- Arguments that say what is so without them.
 SELECT * FROM loky.map('SELECT $1', ARRAY[1], snapshot => false, progress => false, item_timeout => NULL, retries => 0, label => 'plain', executor => NULL);
 SELECT t.clean();

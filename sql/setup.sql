@@ -22,12 +22,13 @@ WHERE p.pronamespace = 'loky'::regnamespace
                     'cancel', 'wait', 'as_completed', 'forget',
                     'add_done_callback', 'map', 'flat_map', 'try_map',
                     'get_reusable_executor', 'shutdown', 'cpu_count',
-                    'getenv')
+                    'getenv', 'table_chunks', 'map_table', 'key_chunks',
+                    'backfill', 'report_progress')
 ORDER BY 1, 2;
 
 SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-WHERE c.relnamespace = 'loky'::regnamespace AND c.relname IN ('executors', 'workers', 'tasks')
+WHERE c.relnamespace = 'loky'::regnamespace AND c.relname IN ('executors', 'workers', 'tasks', 'progress')
 GROUP BY 1 ORDER BY 1;
 \pset format aligned
 

@@ -30,8 +30,19 @@ extern Interval *loky_api_interval(FunctionCallInfo fcinfo, int n);
 extern int	loky_api_executor(FunctionCallInfo fcinfo, int n);
 extern void loky_api_record(FunctionCallInfo fcinfo, int argno,
 							const char *name, LokyValues *result);
+extern bool loky_api_bool(FunctionCallInfo fcinfo, int n, bool if_null);
+extern int64 loky_api_duration(FunctionCallInfo fcinfo, int n,
+							   const char *name);
+extern int	loky_api_retries(FunctionCallInfo fcinfo, int n);
+extern Datum loky_api_us_to_interval(int64 us);
 extern void loky_api_set_text(Datum *values, bool *nulls, int column,
 							  const char *string);
+
+/* api_stat.c */
+extern bool loky_api_may_read(Oid role);
+
+/* api_chunks.c */
+extern int	loky_api_chunks(FunctionCallInfo fcinfo, int n);
 
 /* api_table.c */
 /* What a function in FROM returns all at once. */

@@ -16,6 +16,7 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 #include "api.h"
@@ -44,6 +45,57 @@ Interval *
 loky_api_interval(FunctionCallInfo fcinfo, int n)
 {
 	return PG_ARGISNULL(n) ? NULL : PG_GETARG_INTERVAL_P(n);
+}
+
+/* A boolean argument; a null one is as told. */
+bool
+loky_api_bool(FunctionCallInfo fcinfo, int n, bool if_null)
+{
+	return PG_ARGISNULL(n) ? if_null : PG_GETARG_BOOL(n);
+}
+
+/* The argument "retries" of a map, which is number n. */
+int
+loky_api_retries(FunctionCallInfo fcinfo, int n)
+{
+	int			retries = PG_ARGISNULL(n) ? 0 : PG_GETARG_INT32(n);
+
+	if (retries < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"retries\" must not be negative"),
+				 errhint("0 runs each item once.")));
+	return retries;
+}
+
+/* Microseconds as an interval, in CurrentMemoryContext. */
+Datum
+loky_api_us_to_interval(int64 us)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = us;
+	return IntervalPGetDatum(interval);
+}
+
+/* How long from now the interval lasts, in microseconds; 0 where it is null. */
+int64
+loky_api_duration(FunctionCallInfo fcinfo, int n, const char *name)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz end;
+
+	if (PG_ARGISNULL(n))
+		return 0;
+	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												  TimestampTzGetDatum(now),
+												  PG_GETARG_DATUM(n)));
+	if (end < now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" must not be negative", name),
+				 errhint("Give a length of time from now.")));
+	return end - now;
 }
 
 /* The executor's id in an argument; 0, the current one, where it is null. */

@@ -29,6 +29,7 @@
 #include "utils/typcache.h"
 
 #include "api.h"
+#include "chunks.h"
 #include "compat.h"
 #include "errdata.h"
 #include "map_reader.h"
@@ -40,6 +41,7 @@ LOKY_FUNCTION(loky_map);
 LOKY_FUNCTION(loky_flat_map);
 LOKY_FUNCTION(loky_try_map);
 LOKY_FUNCTION(loky_try_map_text);
+LOKY_FUNCTION(loky_map_table);
 
 /* The arguments after "result", counted from "timeout". */
 enum
@@ -56,6 +58,10 @@ enum
 	ARG_EXECUTOR
 };
 
+/* Reads the arguments of a function. */
+typedef void (*CallGetter) (FunctionCallInfo fcinfo, LokyMapMode mode,
+							LokyItems *items, LokyMapCall *call);
+
 /* The state of one call. */
 typedef struct MapState
 {
@@ -66,26 +72,6 @@ typedef struct MapState
 	LokyStoreReader *store;		/* of the item that is being read, or NULL */
 	TupleDesc	result_desc;	/* of try_map's rows */
 } MapState;
-
-static void
-refuse(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("argument \"%s\" is not supported yet", name)));
-}
-
-/* Arguments that come with a later version are refused, not ignored. */
-static void
-refuse_unsupported(FunctionCallInfo fcinfo, int base)
-{
-	if (!PG_ARGISNULL(base + ARG_SNAPSHOT) &&
-		PG_GETARG_BOOL(base + ARG_SNAPSHOT))
-		refuse("snapshot");
-	if (!PG_ARGISNULL(base + ARG_PROGRESS) &&
-		PG_GETARG_BOOL(base + ARG_PROGRESS))
-		refuse("progress");
-}
 
 /*
  * Have items and arguments go through the reducers of the executor.  An argument
@@ -109,25 +95,20 @@ reduce(LokyMapCall *call)
 	loky_submission_keep_reducers(call->executor, reducers);
 }
 
-/* The argument "retries", which is number n. */
+/* The number of "timeout" among the arguments of a map. */
 static int
-get_retries(FunctionCallInfo fcinfo, int n)
+arguments_base(FunctionCallInfo fcinfo)
 {
-	int			retries = PG_ARGISNULL(n) ? 0 : PG_GETARG_INT32(n);
-
-	if (retries < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"retries\" must not be negative"),
-				 errhint("0 runs each item once.")));
-	return retries;
+	return PG_NARGS() - ARG_EXECUTOR - 1;
 }
 
-/* The call's arguments; base is the number of "timeout". */
+/* The arguments of the map functions. */
 static void
-get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
-		 LokyItems *items, LokyMapCall *call)
+get_call(FunctionCallInfo fcinfo, LokyMapMode mode, LokyItems *items,
+		 LokyMapCall *call)
 {
+	int			base = arguments_base(fcinfo);
+
 	memset(call, 0, sizeof(*call));
 	call->mode = mode;
 	call->task = loky_api_text(fcinfo, 0, "task");
@@ -147,16 +128,44 @@ get_call(FunctionCallInfo fcinfo, int base, LokyMapMode mode,
 	call->item_timeout =
 		loky_limit_of_interval(loky_api_interval(fcinfo, base + ARG_ITEM_TIMEOUT),
 							   "item_timeout");
-	call->retries = get_retries(fcinfo, base + ARG_RETRIES);
+	call->retries = loky_api_retries(fcinfo, base + ARG_RETRIES);
 	if (PG_ARGISNULL(base + ARG_ORDERED))
 		loky_api_refuse_null("ordered");
 	call->ordered = PG_GETARG_BOOL(base + ARG_ORDERED);
-	refuse_unsupported(fcinfo, base);
+	call->snapshot = loky_api_bool(fcinfo, base + ARG_SNAPSHOT, false);
+	call->progress = loky_api_bool(fcinfo, base + ARG_PROGRESS, false);
 	loky_api_record(fcinfo, base + ARG_ARGS, "args", &call->args);
 	if (!PG_ARGISNULL(base + ARG_LABEL))
 		call->label = text_to_cstring(PG_GETARG_TEXT_PP(base + ARG_LABEL));
 	call->executor =
 		loky_executor_resolve(loky_api_executor(fcinfo, base + ARG_EXECUTOR));
+	reduce(call);
+}
+
+/* The arguments of map_table, which is a flat_map over chunks of a table. */
+static void
+get_table_call(FunctionCallInfo fcinfo, LokyMapMode mode, LokyItems *items,
+			   LokyMapCall *call)
+{
+	LokyTidChunk *chunks;
+	int			n;
+
+	memset(call, 0, sizeof(*call));
+	call->mode = mode;
+	call->ordered = true;
+	call->task = loky_api_text(fcinfo, 0, "task");
+	if (PG_ARGISNULL(1))
+		loky_api_refuse_null("rel");
+	call->deadline = loky_client_deadline(loky_api_interval(fcinfo, 4));
+	call->snapshot = loky_api_bool(fcinfo, 5, true);
+	call->progress = loky_api_bool(fcinfo, 6, false);
+	if (!PG_ARGISNULL(7))
+		call->label = text_to_cstring(PG_GETARG_TEXT_PP(7));
+	call->executor = loky_executor_resolve(loky_api_executor(fcinfo, 8));
+	chunks = loky_table_chunks(PG_GETARG_OID(1), loky_api_chunks(fcinfo, 3),
+							   call->executor.executor->max_workers, true, &n);
+	loky_items_of_array(items, loky_table_chunk_items(chunks, n));
+	call->items = items;
 	reduce(call);
 }
 
@@ -175,7 +184,7 @@ close_map(Datum arg)
 
 /* Start the map and get ready to read it. */
 static MapState *
-open_map(FunctionCallInfo fcinfo, int base, LokyMapMode mode, Oid type)
+open_map(FunctionCallInfo fcinfo, CallGetter get, LokyMapMode mode, Oid type)
 {
 	MapState   *state = palloc0(sizeof(MapState));
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
@@ -192,7 +201,7 @@ open_map(FunctionCallInfo fcinfo, int base, LokyMapMode mode, Oid type)
 		state->result_desc = BlessTupleDesc(desc);
 	}
 	state->rows = loky_reader_create(fcinfo, type, GetUserId());
-	get_call(fcinfo, base, mode, &items, &call);
+	get(fcinfo, mode, &items, &call);
 	state->map = loky_map_reader_open(&call);
 	RegisterExprContextCallback(rsinfo->econtext, close_map,
 								PointerGetDatum(state));
@@ -333,15 +342,15 @@ end_map(FunctionCallInfo fcinfo, MapState *state)
 
 /* All values of map or flat_map go to the table. */
 static Datum
-fill_table(FunctionCallInfo fcinfo, LokyApiTable *table, LokyMapMode mode,
-		   Oid type)
+fill_table(FunctionCallInfo fcinfo, LokyApiTable *table, CallGetter get,
+		   LokyMapMode mode, Oid type)
 {
 	MapState   *state;
 	Datum		value = (Datum) 0;
 	bool		isnull = true;
 
 	MemoryContextSwitchTo(table->context);
-	state = open_map(fcinfo, 3, mode, type);
+	state = open_map(fcinfo, get, mode, type);
 	MemoryContextSwitchTo(table->row_context);
 	while (next_row(state, table->context, &value, &isnull))
 		loky_api_put_value(table, value, isnull);
@@ -350,9 +359,9 @@ fill_table(FunctionCallInfo fcinfo, LokyApiTable *table, LokyMapMode mode,
 	return (Datum) 0;
 }
 
-/* The body of map and flat_map. */
+/* The body of map, flat_map and map_table. */
 static Datum
-map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
+map_rows(FunctionCallInfo fcinfo, CallGetter get, LokyMapMode mode)
 {
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 2);
 	FuncCallContext *funcctx;
@@ -369,10 +378,10 @@ map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
 		loky_client_check_context();
 		table = loky_api_begin_table(fcinfo, type);
 		if (table != NULL)
-			return fill_table(fcinfo, table, mode, type);
+			return fill_table(fcinfo, table, get, mode, type);
 		funcctx = SRF_FIRSTCALL_INIT();
 		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		funcctx->user_fctx = open_map(fcinfo, 3, mode, type);
+		funcctx->user_fctx = open_map(fcinfo, get, mode, type);
 		MemoryContextSwitchTo(oldcontext);
 	}
 	funcctx = SRF_PERCALL_SETUP();
@@ -391,14 +400,21 @@ map_rows(FunctionCallInfo fcinfo, LokyMapMode mode)
 Datum
 loky_map(PG_FUNCTION_ARGS)
 {
-	return map_rows(fcinfo, LOKY_MAP_ONE);
+	return map_rows(fcinfo, get_call, LOKY_MAP_ONE);
 }
 
 /* flat_map(task, items, result, ...): any number of rows for each item. */
 Datum
 loky_flat_map(PG_FUNCTION_ARGS)
 {
-	return map_rows(fcinfo, LOKY_MAP_FLAT);
+	return map_rows(fcinfo, get_call, LOKY_MAP_FLAT);
+}
+
+/* map_table(task, rel, result, ...): all rows of each chunk of a table. */
+Datum
+loky_map_table(PG_FUNCTION_ARGS)
+{
+	return map_rows(fcinfo, get_table_call, LOKY_MAP_FLAT);
 }
 
 /* The columns of try_map that tell of an error. */
@@ -416,27 +432,7 @@ set_error_data(ErrorData *edata, Datum *values, bool *nulls)
 static void
 set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 {
-	if (outcome->not_run != 0)
-	{
-		bool		late = outcome->not_run == ERRCODE_LOKY_TIMEOUT;
-
-		loky_api_set_text(values, nulls, 3, unpack_sql_state(outcome->not_run));
-		loky_api_set_text(values, nulls, 4, late ?
-						  "item was not done in time" :
-						  "the executor was ended before the item was done");
-		loky_api_set_text(values, nulls, 6, late ?
-						  "Raise the timeout." : "Run the item again.");
-		return;
-	}
-	if (outcome->error == NULL)
-	{
-		loky_api_set_text(values, nulls, 3, unpack_sql_state(ERRCODE_OUT_OF_MEMORY));
-		loky_api_set_text(values, nulls, 4, "there was no memory to keep the error");
-		return;
-	}
-	set_error_data(loky_error_decode(outcome->error + sizeof(uint64),
-									 outcome->error_len - sizeof(uint64)),
-				   values, nulls);
+	set_error_data(loky_map_outcome_error(outcome), values, nulls);
 }
 
 /*
@@ -500,11 +496,7 @@ form_try_row(MapState *state, MemoryContext context, LokyOutcome *outcome)
 	{
 		values[8] = Int32GetDatum(outcome->timing.worker);
 		values[9] = TimestampTzGetDatum(outcome->timing.started);
-		values[10] = DirectFunctionCall7(make_interval,
-										 Int32GetDatum(0), Int32GetDatum(0),
-										 Int32GetDatum(0), Int32GetDatum(0),
-										 Int32GetDatum(0), Int32GetDatum(0),
-										 Float8GetDatum(outcome->timing.elapsed / 1000000.0));
+		values[10] = loky_api_us_to_interval(outcome->timing.elapsed);
 		nulls[8] = nulls[9] = nulls[10] = false;
 	}
 	return HeapTupleGetDatum(heap_form_tuple(state->result_desc, values,
@@ -513,7 +505,7 @@ form_try_row(MapState *state, MemoryContext context, LokyOutcome *outcome)
 
 /* The body of both try_maps. */
 static Datum
-try_rows(FunctionCallInfo fcinfo, int base, Oid type)
+try_rows(FunctionCallInfo fcinfo, Oid type)
 {
 	FuncCallContext *funcctx;
 	MapState   *state;
@@ -532,7 +524,7 @@ try_rows(FunctionCallInfo fcinfo, int base, Oid type)
 					 errhint("Use a named row type, or jsonb.")));
 		funcctx = SRF_FIRSTCALL_INIT();
 		oldcontext = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		funcctx->user_fctx = open_map(fcinfo, base, LOKY_MAP_TRY, type);
+		funcctx->user_fctx = open_map(fcinfo, get_call, LOKY_MAP_TRY, type);
 		MemoryContextSwitchTo(oldcontext);
 	}
 	funcctx = SRF_PERCALL_SETUP();
@@ -547,12 +539,12 @@ try_rows(FunctionCallInfo fcinfo, int base, Oid type)
 Datum
 loky_try_map(PG_FUNCTION_ARGS)
 {
-	return try_rows(fcinfo, 3, get_fn_expr_argtype(fcinfo->flinfo, 2));
+	return try_rows(fcinfo, get_fn_expr_argtype(fcinfo->flinfo, 2));
 }
 
 /* try_map(task, items, ...) with results as text */
 Datum
 loky_try_map_text(PG_FUNCTION_ARGS)
 {
-	return try_rows(fcinfo, 2, TEXTOID);
+	return try_rows(fcinfo, TEXTOID);
 }

@@ -99,21 +99,11 @@ put(FunctionCallInfo fcinfo, Row *row)
 }
 
 /* May the present role read texts of this one? */
-static bool
-may_read(Oid role)
+bool
+loky_api_may_read(Oid role)
 {
 	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
 		has_privs_of_role(GetUserId(), role);
-}
-
-/* A duration in milliseconds as an interval. */
-static Datum
-ms_to_interval(int64 ms)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = ms * 1000;
-	return IntervalPGetDatum(interval);
 }
 
 static const char *
@@ -166,7 +156,7 @@ loky_executor_rows(PG_FUNCTION_ARGS)
 		if (executor.timeout < 0)
 			add_null(&row);
 		else
-			add(&row, ms_to_interval(executor.timeout));
+			add(&row, loky_api_us_to_interval((int64) executor.timeout * 1000));
 		add_text(&row, executor_state_name(executor.state));
 		add_time(&row, executor.created);
 		put(fcinfo, &row);
@@ -231,7 +221,7 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		LWLockRelease(&executor->lock);
 		if (worker.state == LOKY_WORKER_FREE || worker.pid == 0)
 			continue;
-		if (task != NULL && !may_read(role))
+		if (task != NULL && !loky_api_may_read(role))
 			task = "<insufficient privilege>";
 		add(&row, Int32GetDatum(worker.pid));
 		add(&row, Int32GetDatum(worker.executor_id));
@@ -334,7 +324,7 @@ put_task(FunctionCallInfo fcinfo, LokySharedTask *task)
 		return;
 	}
 	LWLockRelease(&loky_task_executor(task)->lock);
-	readable = may_read(role);
+	readable = loky_api_may_read(role);
 	task = loky_task_lookup(id);
 	if (task == NULL)
 		return;

@@ -145,26 +145,6 @@ get_bool(FunctionCallInfo fcinfo, int n, const char *name)
 	return PG_GETARG_BOOL(n);
 }
 
-/* How long from now the interval lasts, in microseconds; 0 where it is null. */
-static int64
-get_duration(FunctionCallInfo fcinfo, int n, const char *name)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz end;
-
-	if (PG_ARGISNULL(n))
-		return 0;
-	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												  TimestampTzGetDatum(now),
-												  PG_GETARG_DATUM(n)));
-	if (end < now)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"%s\" must not be negative", name),
-				 errhint("Give a length of time from now.")));
-	return end - now;
-}
-
 /* Is this an SQLSTATE, or a class of them? */
 static bool
 is_sqlstate(const char *code)
@@ -235,7 +215,7 @@ loky_submit_task(PG_FUNCTION_ARGS)
 	}
 	submission.key = get_text(fcinfo, ARG_KEY);
 	submission.key_limit = get_int(fcinfo, ARG_KEY_LIMIT, "key_limit", 1);
-	submission.delay = get_duration(fcinfo, ARG_DELAY, "delay");
+	submission.delay = loky_api_duration(fcinfo, ARG_DELAY, "delay");
 	submission.retry_on = get_retry_on(fcinfo);
 	submission.discard = get_bool(fcinfo, ARG_DISCARD, "discard");
 	ref = loky_executor_resolve(loky_api_executor(fcinfo, ARG_EXECUTOR));

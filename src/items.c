@@ -174,24 +174,10 @@ find_shape(LokyItems *items)
 		set_single(items, UNKNOWNOID);
 }
 
-/*
- * Get ready to go through the array in argument argno; a null one is empty.
- * types and nparams tell of the parameters that each item gives.
- */
-void
-loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
+/* Get ready to go through the array that is there, whose elements are of the type. */
+static void
+open_items(LokyItems *items)
 {
-	Oid			array_type = get_fn_expr_argtype(fcinfo->flinfo, argno);
-
-	memset(items, 0, sizeof(*items));
-	items->type = get_element_type(getBaseType(array_type));
-	if (!PG_ARGISNULL(argno))
-	{
-		items->array = PG_GETARG_ARRAYTYPE_P(argno);
-		items->type = ARR_ELEMTYPE(items->array);
-		items->n = ArrayGetNItems(ARR_NDIM(items->array),
-								  ARR_DIMS(items->array));
-	}
 	get_typlenbyvalalign(items->type, &items->len, &items->byval,
 						 &items->align);
 	items->spread = items->type == RECORDOID;
@@ -202,6 +188,36 @@ loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
 	items->types = items->own_types;
 	if (items->array != NULL)
 		rewind_items(items);
+}
+
+/*
+ * Get ready to go through the array.  types and nparams tell of the parameters that
+ * each item gives.
+ */
+void
+loky_items_of_array(LokyItems *items, ArrayType *array)
+{
+	memset(items, 0, sizeof(*items));
+	items->array = array;
+	items->type = ARR_ELEMTYPE(array);
+	items->n = ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	open_items(items);
+}
+
+/* As loky_items_of_array() for the array in argument argno; a null one is empty. */
+void
+loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
+{
+	if (!PG_ARGISNULL(argno))
+	{
+		loky_items_of_array(items, PG_GETARG_ARRAYTYPE_P(argno));
+		return;
+	}
+	memset(items, 0, sizeof(*items));
+	items->type =
+		get_element_type(getBaseType(get_fn_expr_argtype(fcinfo->flinfo,
+														 argno)));
+	open_items(items);
 }
 
 /*

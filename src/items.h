@@ -61,6 +61,7 @@ typedef struct LokyItems
 	bool	   *row_nulls;
 } LokyItems;
 
+extern void loky_items_of_array(LokyItems *items, ArrayType *array);
 extern void loky_items_open(LokyItems *items, FunctionCallInfo fcinfo,
 							int argno);
 extern void loky_items_reduce(LokyItems *items, LokyReducers *reducers);

@@ -128,6 +128,7 @@ claim_slot(LokySharedWorker *worker, LokySharedExecutor *executor)
 		worker->map = NULL;
 		worker->phase = LOKY_PHASE_NONE;
 		worker->tasks_done = 0;
+		worker->progress.told = false;
 		worker->last_words[0] = '\0';
 		pg_atomic_write_u64(&worker->run, 0);
 		pg_atomic_write_u64(&worker->cancel_run, PG_UINT64_MAX);

@@ -587,6 +587,7 @@ loky_map_free(LokySharedMap *map)
 	free_if_valid(map->desc);
 	free_if_valid(map->returned_ranges);
 	free_if_valid(map->retries.room);
+	free_if_valid(map->snapshot);
 	free_if_valid(map->parts);
 	free_if_valid(map->places);
 	free_if_valid(map->states);

@@ -60,6 +60,7 @@ typedef struct LokySharedPlace
 typedef struct LokySharedTiming
 {
 	int			worker;			/* pid, 0: none took it */
+	int			attempts;
 	TimestampTz started;
 	int64		elapsed;		/* microseconds */
 } LokySharedTiming;
@@ -145,6 +146,9 @@ struct LokySharedMap
 	uint64		window;			/* places */
 	Size		budget;			/* bytes of pieces that may wait to be read */
 	uint64		item_timeout;	/* microseconds; 0: none */
+	uint64		delay;			/* us that a worker rests after an item */
+	bool		counts;			/* results are numbers of rows */
+	dsa_pointer snapshot;		/* the caller's, or invalid: each has its own */
 	LokySharedRequest request;	/* with the arguments common to all items */
 
 	/* the items: elements of an array as they lie in it */
@@ -187,8 +191,7 @@ struct LokySharedMap
 
 	LokySharedRetries retries;	/* see there */
 
-	/* Bytes in pieces that have not been read. */
-	pg_atomic_uint64 piece_bytes;
+	pg_atomic_uint64 piece_bytes;	/* in pieces that have not been read */
 
 	/* Under the map's lock. */
 	LWLock		lock;
@@ -232,7 +235,7 @@ extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
 extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
 								  LokySharedStore *store, bool may_spill);
 
-/* the worker's side (map_worker.c) */
+/* map_worker.c */
 extern void loky_map_work(LokySharedMap *map);
 /* map_part.c */
 extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);

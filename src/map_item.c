@@ -304,7 +304,7 @@ open_plan(LokyMapJob *job, uint64 item)
 	}
 	job->repeatable = loky_plan_is_repeatable(job->plan);
 	job->part->repeatable = job->repeatable;
-	if (!loky_expression_is_possible(job->plan))
+	if (map->counts || !loky_expression_is_possible(job->plan))
 		return;
 	renew_snapshot(job);
 	job->expression = loky_expression_get(job->plan);
@@ -416,6 +416,14 @@ run_statement(LokyMapJob *job, uint64 item, LokySharedOutcome *outcome)
 	LokyValues	args;
 
 	get_values(job, item, &args);
+	if (job->map->counts)
+	{
+		loky_plan_run(job->plan, &args, loky_dest_null(), &completion);
+		loky_limit_check();
+		outcome->state = LOKY_ITEM_VALUE;
+		outcome->value = completion.processed;
+		return;
+	}
 	loky_dest_reset(LokyMyDest);
 	loky_store_begin(LokyMyWriter, &job->part->store);
 	loky_plan_run(job->plan, &args, LokyMyDest, &completion);
@@ -439,6 +447,7 @@ loky_item_run(LokyMapJob *job, uint64 item)
 	if (timed)
 	{
 		outcome->timing.worker = MyProcPid;
+		outcome->timing.attempts = part->attempts + 1;
 		outcome->timing.started = GetCurrentTimestamp();
 		INSTR_TIME_SET_CURRENT(start);
 	}

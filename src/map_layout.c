@@ -21,6 +21,7 @@
 #include "held.h"
 #include "map_reader.h"
 #include "settings.h"
+#include "snapshot.h"
 #include "submission.h"
 
 /* Places of a map with many items. */
@@ -29,16 +30,22 @@
 /* Unread results of one map may take this part of the area. */
 #define AREA_SHARE		8
 
+static void
+raise_no_memory(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("out of shared memory for a map"),
+			 errhint("Raise loky.shared_memory, or map over fewer items at a time.")));
+}
+
 static dsa_pointer
 alloc_or_raise(Size size)
 {
 	dsa_pointer dp = loky_area_alloc(size);
 
 	if (!DsaPointerIsValid(dp))
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for a map"),
-				 errhint("Raise loky.shared_memory, or map over fewer items at a time.")));
+		raise_no_memory();
 	return dp;
 }
 
@@ -156,7 +163,15 @@ loky_map_lay_out(const LokyMapCall *call, bool with_items)
 	map->ordered = call->ordered;
 	map->chunksize = Min(call->chunksize, (uint64) call->items->n);
 	map->item_timeout = call->item_timeout;
+	map->delay = call->delay;
+	map->counts = call->counts;
 	loky_map_retry_init(map, call->retries);
+	if (call->snapshot)
+	{
+		map->snapshot = loky_snapshot_share();
+		if (!DsaPointerIsValid(map->snapshot))
+			raise_no_memory();
+	}
 	write_request(map, call);
 	loky_items_store(call->items, map);
 	allocate_places(map, call);

@@ -129,6 +129,7 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
 		appendBinaryStringInfo(&framed, error, len);
 		timing.worker = worker->pid;
+		timing.attempts = part->attempts + 1;
 		loky_map_fail_part(map, part, framed.data, framed.len, &timing);
 		pfree(framed.data);
 	}

@@ -30,10 +30,15 @@
 #include "guc.h"
 #include "held.h"
 #include "map_reader.h"
+#include "progress.h"
 #include "sched.h"
 #include "settings.h"
 #include "submission.h"
 #include "worker.h"
+
+/* The progress is told so often, and looked at after so many results. */
+#define NOTICE_INTERVAL_US	USECS_PER_SEC
+#define NOTICE_STRIDE		256
 
 struct LokyMapReader
 {
@@ -47,6 +52,8 @@ struct LokyMapReader
 	uint64		position;		/* of the next outcome */
 	uint64		index;			/* ... and its place */
 	uint64		limit;			/* as told to the workers */
+	TimestampTz next_notice;	/* of the progress; DT_NOEND: none is wanted */
+	bool		noticed;		/* one has been raised */
 	LokySharedPlace *places;	/* of the map */
 	volatile uint8 *states;
 	LokyPatience patience;
@@ -93,6 +100,7 @@ loky_map_reader_open(const LokyMapCall *call)
 	reader->timed = call->mode == LOKY_MAP_TRY;
 	reader->deadline = call->deadline;
 	reader->nitems = call->items->n;
+	reader->next_notice = DT_NOEND;
 	if (reader->nitems == 0)
 	{
 		/* a task that cannot be called is an error all the same */
@@ -104,6 +112,8 @@ loky_map_reader_open(const LokyMapCall *call)
 		return reader;
 	}
 	map = loky_map_lay_out(call, true);
+	if (call->progress)
+		reader->next_notice = map->started + NOTICE_INTERVAL_US;
 	reader->limit = map->window;
 	reader->places = loky_area_address(map->places);
 	reader->states = loky_area_address(map->states);
@@ -171,6 +181,25 @@ raise_notices(LokySharedMap *map)
 		loky_notice_raise(copy, len);
 		pfree(copy);
 	}
+}
+
+/* Tell of the progress if that is due, or at the end if it ever was. */
+static void
+tell_progress(LokyMapReader *reader, bool at_end)
+{
+	LokySharedMap *map = reader->map;
+	TimestampTz now;
+
+	if (TIMESTAMP_IS_NOEND(reader->next_notice))
+		return;
+	now = GetCurrentTimestamp();
+	if (at_end ? !reader->noticed : now < reader->next_notice)
+		return;
+	reader->noticed = true;
+	reader->next_notice = at_end ? DT_NOEND : now + NOTICE_INTERVAL_US;
+	loky_progress_notice((int64) pg_atomic_read_u64(&map->published),
+						 (int64) pg_atomic_read_u64(&map->nfailed),
+						 (int64) reader->nitems, map->started);
 }
 
 /* Say how many notices there was no room for. */
@@ -352,7 +381,7 @@ await_outcome(LokyMapReader *reader)
 {
 	LokySharedMap *map = reader->map;
 	LokySharedExecutor *executor = &loky->executors[map->executor];
-	bool		in_time = true;
+	bool		in_time;
 
 	loky_client_begin_wait();
 	loky_deadlock_await_map(map);
@@ -372,10 +401,11 @@ await_outcome(LokyMapReader *reader)
 			check_cancelled(reader);
 		}
 		CHECK_FOR_INTERRUPTS();
-		in_time = loky_client_sleep(reader->deadline, executor,
-									&reader->patience);
-		if (!in_time)
+		in_time = loky_client_sleep(Min(reader->deadline, reader->next_notice),
+									executor, &reader->patience);
+		if (!in_time && reader->deadline <= reader->next_notice)
 			break;
+		tell_progress(reader, false);
 	}
 	pg_atomic_write_u32(&map->reader_waits, 0);
 	loky_client_end_wait();
@@ -558,7 +588,8 @@ loky_map_reader_next_value(LokyMapReader *reader, Datum *value, bool *isnull)
 		release_last(reader);
 	state = reader->states[reader->index];
 	if ((state != LOKY_ITEM_VALUE && state != LOKY_ITEM_NULL) ||
-		pg_atomic_read_u32(&reader->map->nnotices) > 0)
+		pg_atomic_read_u32(&reader->map->nnotices) > 0 ||
+		!TIMESTAMP_IS_NOEND(reader->next_notice))
 		return false;
 	pg_read_barrier();
 	*value = (Datum) reader->places[reader->index].value;
@@ -596,6 +627,7 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 		if (reader->position >= reader->nitems)
 		{
 			report_dropped_notices(reader->map);
+			tell_progress(reader, true);
 			if (reader->failed)
 				raise_item_error(reader->failed_item, reader->error,
 								 reader->error_len);
@@ -612,6 +644,8 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 			continue;
 		}
 		take_outcome(reader, outcome);
+		if (reader->position % NOTICE_STRIDE == 0)
+			tell_progress(reader, false);
 		if (outcome->state != LOKY_ITEM_ERROR)
 			return true;
 		raise_notices(reader->map);

@@ -28,6 +28,10 @@ typedef struct LokyMapCall
 	const char *label;
 	LokyMapMode mode;
 	bool		ordered;
+	bool		snapshot;		/* items see what the caller sees */
+	bool		counts;			/* results are numbers of rows; for TRY */
+	bool		progress;		/* notices tell of it */
+	uint64		delay;			/* us that a worker rests after an item */
 	uint64		chunksize;		/* 0: workers decide */
 	TimestampTz deadline;
 	uint64		item_timeout;	/* microseconds; 0: none */
@@ -51,6 +55,9 @@ typedef struct LokyOutcome
 } LokyOutcome;
 
 typedef struct LokyMapReader LokyMapReader;
+
+/* map_outcome.c */
+extern ErrorData *loky_map_outcome_error(const LokyOutcome *outcome);
 
 /* map_layout.c */
 extern LokySharedMap *loky_map_lay_out(const LokyMapCall *call, bool with_items);

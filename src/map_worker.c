@@ -33,12 +33,14 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "area.h"
+#include "compat.h"
 #include "guc.h"
 #include "map_item.h"
 #include "messages.h"
@@ -133,6 +135,7 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 	if (DsaPointerIsValid(map->timings) && timing.started != 0)
 	{
 		timing.worker = MyProcPid;
+		timing.attempts = part->attempts + 1;
 		timing.elapsed = GetCurrentTimestamp() - timing.started;
 	}
 	loky_map_fail_part(map, part, error.data, error.len, &timing);
@@ -155,7 +158,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	uint64		us;
 	bool		cheap;
 
-	loky_worker_begin(&job->map->request);
+	loky_worker_begin(&job->map->request, job->map->snapshot);
 
 	/* one that is told to end before this gives the range back */
 	CHECK_FOR_INTERRUPTS();
@@ -286,10 +289,55 @@ run_range(LokyMapJob *job)
 				loky_sched_offer_map(map);
 		}
 	}
-	if (now - start < SHORT_RANGE_US)
+	if (map->delay > 0)
+		part->wish = 1;
+	else if (now - start < SHORT_RANGE_US)
 		part->wish = Min(size * 2, part->max_outcomes);
 	else if (now - start > LONG_RANGE_US)
 		part->wish = Max(size / 2, 1);
+}
+
+/* What an item has told of its progress says nothing about the next. */
+static void
+forget_progress(void)
+{
+	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
+
+	if (!LokyMyWorker->progress.told)
+		return;
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	LokyMyWorker->progress.told = false;
+	LWLockRelease(&executor->lock);
+}
+
+/* Rest as long as the map wants it after each item, unless something ends that. */
+static void
+rest_after(LokySharedMap *map)
+{
+	TimestampTz end;
+
+	if (map->delay == 0)
+		return;
+	end = GetCurrentTimestamp() + map->delay;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	for (;;)
+	{
+		long		ms;
+
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (pg_atomic_read_u32(&map->cancelled) != LOKY_MAP_GOES_ON ||
+			!loky_enabled || loky_leave_map_is_due(LokyMyWorker))
+			break;
+		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		if (ms <= 0)
+			break;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 ms, PG_WAIT_EXTENSION);
+		(void) loky_worker_reload();
+	}
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
 
 /* Get ready to work on the map.  False where there is no memory for it. */
@@ -377,6 +425,8 @@ loky_map_work(LokySharedMap *map)
 			break;
 		}
 		run_range(&job);
+		forget_progress();
+		rest_after(map);
 		(void) pgstat_report_stat(false);
 		(void) loky_worker_reload();
 		if (!loky_enabled || loky_leave_map_is_due(LokyMyWorker) ||

@@ -517,6 +517,7 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	worker->task = NULL;
+	worker->progress.told = false;
 	worker->phase = LOKY_PHASE_NONE;
 	worker->tasks_done++;
 	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
@@ -561,6 +562,7 @@ loky_sched_leave_map(LokySharedWorker *worker)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	loky_sched_count_items(executor, worker);
 	worker->map = NULL;
+	worker->progress.told = false;
 	worker->phase = LOKY_PHASE_NONE;
 	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
 	executor->nwaking++;

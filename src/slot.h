@@ -48,6 +48,19 @@ typedef enum LokyWorkerPhase
 	LOKY_PHASE_COMMITTED		/* its final commit is done */
 } LokyWorkerPhase;
 
+/* Room for what a task says of its progress. */
+#define LOKY_PROGRESS_MESSAGE	96
+
+/* What a task has told of its progress. */
+typedef struct LokySharedProgress
+{
+	bool		told;
+	int64		done;
+	int64		total;			/* -1: not known */
+	TimestampTz since;			/* when it told first */
+	char		message[LOKY_PROGRESS_MESSAGE];
+} LokySharedProgress;
+
 typedef struct LokySharedWorker
 {
 	int			index;			/* constant after server start */
@@ -77,6 +90,7 @@ typedef struct LokySharedWorker
 	TimestampTz ready;			/* when it asked for its first task */
 	TimestampTz last_active;
 	uint64		tasks_done;
+	LokySharedProgress progress;	/* of the present task or map */
 
 	/* Written by the worker alone, read under the executor's lock. */
 	LokyWorkerPhase phase;

@@ -198,7 +198,7 @@ execute_task(LokySharedTask *task)
 	LokyPlan   *plan;
 	LokyCompletion completion;
 
-	loky_worker_begin(request);
+	loky_worker_begin(request, InvalidDsaPointer);
 
 	/* one that is told to end before this gives the task back */
 	CHECK_FOR_INTERRUPTS();

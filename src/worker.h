@@ -43,8 +43,10 @@ extern void loky_worker_handle_cancel(SIGNAL_ARGS);
 extern void loky_worker_handle_exact_cancel(SIGNAL_ARGS);
 extern void loky_worker_register_callbacks(void);
 extern void loky_worker_seal(LokySharedTask *task);
-extern void loky_worker_begin(const LokySharedRequest *request);
-extern void loky_worker_begin_transaction(bool read_only);
+extern void loky_worker_begin(const LokySharedRequest *request,
+							  dsa_pointer snapshot);
+extern void loky_worker_begin_transaction(bool read_only,
+										  dsa_pointer snapshot);
 extern void loky_worker_commit(bool adopt_settings);
 extern ErrorData *loky_worker_abort(MemoryContext context);
 extern void loky_worker_reset_memory(void);

@@ -60,7 +60,7 @@ run_initializer(const LokyConfig *config, const char *sql)
 	Size		len;
 	const char *data = copy_part(config, LOKY_CONFIG_INITARGS, &len);
 
-	loky_worker_begin_transaction(false);
+	loky_worker_begin_transaction(false, InvalidDsaPointer);
 	LokyMyWorker->phase = LOKY_PHASE_INITIALIZING;
 	if (len > 0)
 		loky_codec_decode_values(data, len, &args);

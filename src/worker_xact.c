@@ -39,6 +39,7 @@
 #include "run_timeout.h"
 #include "sched.h"
 #include "settings.h"
+#include "snapshot.h"
 #include "worker.h"
 
 /* true while a transaction of a task is under way: then a cancel counts */
@@ -164,11 +165,12 @@ loky_worker_register_callbacks(void)
 }
 
 /*
- * Start a transaction in which a cancel counts.  Leaves the process, which gives
- * its task back, where its role has changed.
+ * Start a transaction in which a cancel counts, in the snapshot of a caller where
+ * one is given.  Leaves the process, which gives its task back, where its role has
+ * changed.
  */
 void
-loky_worker_begin_transaction(bool read_only)
+loky_worker_begin_transaction(bool read_only, dsa_pointer snapshot)
 {
 	SetCurrentStatementStartTimestamp();
 	final_commit = false;
@@ -183,6 +185,8 @@ loky_worker_begin_transaction(bool read_only)
 		QueryCancelPending = true;
 	}
 	loky_run_start_transaction(read_only);
+	if (DsaPointerIsValid(snapshot))
+		loky_snapshot_adopt(snapshot);
 	if (loky_worker_role_changed())
 		proc_exit(0);
 	start_lxid = LokyMyLocalXid();
@@ -190,13 +194,16 @@ loky_worker_begin_transaction(bool read_only)
 	MemoryContextSwitchTo(LokyTaskContext);
 }
 
-/* Start the transaction of a task, with its submitter's settings in force. */
+/*
+ * Start the transaction of a task, with its submitter's settings in force and, where
+ * it is valid, in its snapshot.
+ */
 void
-loky_worker_begin(const LokySharedRequest *request)
+loky_worker_begin(const LokySharedRequest *request, dsa_pointer snapshot)
 {
 	LokyMyWorker->tag = 0;
 	loky_settings_apply(request->env);
-	loky_worker_begin_transaction(request->read_only);
+	loky_worker_begin_transaction(request->read_only, snapshot);
 	guc_level = loky_settings_begin();
 	if (request->read_only)
 		(void) set_config_option("default_transaction_read_only", "on",

@@ -38,6 +38,12 @@ my %calls = (
 	shutdown => [q{shutdown()}],
 	cpu_count => [q{cpu_count()}],
 	getenv => [q{getenv('PATH')}],
+	table_chunks => [q{table_chunks('pg_class')}],
+	map_table => [q{map_table('SELECT 1', 'pg_class')}],
+	key_chunks => [q{key_chunks('pg_class', 'oid')}],
+	backfill => [q{backfill('SELECT 1', 'pg_class', 'oid')}],
+	report_progress => [q{report_progress(1)}],
+	_progress => [q{_progress()}],
 	_executors => [q{_executors()}],
 	_memory_used => [q{_memory_used()}],
 	_workers => [q{_workers()}],
@@ -68,7 +74,7 @@ for my $name (sort keys %calls)
 			"loky.$call has a hint");
 	}
 }
-for my $view (qw(executors workers tasks))
+for my $view (qw(executors workers tasks progress))
 {
 	is($s->fails("SELECT * FROM loky.$view"), '55000', "loky.$view fails");
 }
