@@ -54,7 +54,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=loky \
 	--temp-instance=./tmp_check_iso --temp-config=test/loky.conf
 
 EXTRA_CLEAN = .build-id results output_iso log regression.diffs regression.out \
-	tmp_check tmp_check_sql tmp_check_iso
+	tmp_check tmp_check_sql tmp_check_iso timeline.svg
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)

@@ -322,6 +322,44 @@ AS 'MODULE_PATHNAME', 'loky_progress_rows'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky._progress() IS 'rows of the view loky.progress';
 
+CREATE FUNCTION loky._stats()
+RETURNS TABLE (executor_id integer, task text, calls bigint, failures bigint,
+    total_exec_time double precision, mean_exec_time double precision,
+    max_exec_time double precision, mean_wait_time double precision,
+    rows bigint, stats_since timestamptz)
+AS 'MODULE_PATHNAME', 'loky_stats_rows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky._stats() IS 'rows of the view loky.stats';
+
+CREATE FUNCTION loky.stats_reset()
+RETURNS void
+AS 'MODULE_PATHNAME', 'loky_stats_reset_sql'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.stats_reset() IS
+'starts loky.stats and the counters of loky.executors anew';
+REVOKE EXECUTE ON FUNCTION loky.stats_reset() FROM PUBLIC;
+
+CREATE FUNCTION loky.trace()
+RETURNS jsonb
+AS 'MODULE_PATHNAME', 'loky_trace'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.trace() IS
+'returns the most recent runs as Chrome trace events, for Perfetto';
+
+CREATE FUNCTION loky.timeline(width integer DEFAULT 80)
+RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'loky_timeline'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.timeline(integer) IS
+'draws what each worker has done lately as a line of characters';
+
+CREATE FUNCTION loky.timeline_svg()
+RETURNS text
+AS 'MODULE_PATHNAME', 'loky_timeline_svg'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION loky.timeline_svg() IS
+'draws what the workers have done lately as an SVG picture';
+
 CREATE FUNCTION loky._memory_used()
 RETURNS bigint
 AS 'MODULE_PATHNAME', 'loky_memory_used'
@@ -346,5 +384,9 @@ CREATE VIEW loky.progress AS SELECT * FROM loky._progress();
 COMMENT ON VIEW loky.progress IS
 'maps and backfills that run, and tasks that call loky.report_progress()';
 
-GRANT SELECT ON loky.executors, loky.workers, loky.tasks, loky.progress
-    TO PUBLIC;
+CREATE VIEW loky.stats AS SELECT * FROM loky._stats();
+COMMENT ON VIEW loky.stats IS
+'what each task has cost since the server''s start or loky.stats_reset(), times in milliseconds';
+
+GRANT SELECT ON loky.executors, loky.workers, loky.tasks, loky.progress,
+    loky.stats TO PUBLIC;

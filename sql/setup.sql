@@ -23,12 +23,13 @@ WHERE p.pronamespace = 'loky'::regnamespace
                     'add_done_callback', 'map', 'flat_map', 'try_map',
                     'get_reusable_executor', 'shutdown', 'cpu_count',
                     'getenv', 'table_chunks', 'map_table', 'key_chunks',
-                    'backfill', 'report_progress')
+                    'backfill', 'report_progress', 'stats_reset', 'trace',
+                    'timeline', 'timeline_svg')
 ORDER BY 1, 2;
 
 SELECT c.relname AS view, string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum) AS columns
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
-WHERE c.relnamespace = 'loky'::regnamespace AND c.relname IN ('executors', 'workers', 'tasks', 'progress')
+WHERE c.relnamespace = 'loky'::regnamespace AND c.relname IN ('executors', 'workers', 'tasks', 'progress', 'stats')
 GROUP BY 1 ORDER BY 1;
 \pset format aligned
 
@@ -37,7 +38,8 @@ WHERE name IN ('loky.max_workers', 'loky.executor', 'loky.timeout',
                'loky.max_total_workers', 'loky.max_tasks', 'loky.shared_memory',
                'loky.result_ttl', 'loky.max_depth', 'loky.enabled',
                'loky.env', 'loky.env_allowed', 'loky.max_workers_per_role',
-               'loky.max_tasks_per_role')
+               'loky.max_tasks_per_role', 'loky.log_min_duration',
+               'loky.trace_size')
 ORDER BY 1;
 
 -- The first task starts the first worker.

@@ -201,7 +201,7 @@ put_work(ReturnSetInfo *rsinfo, const Work *work)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* A row for each map, and for each task that tells of its progress. */
+/* A row for each map of this database, and each task that tells of its progress. */
 Datum
 loky_progress_rows(PG_FUNCTION_ARGS)
 {
@@ -215,7 +215,8 @@ loky_progress_rows(PG_FUNCTION_ARGS)
 		List	   *works;
 
 		/* a hint will do: an executor that is free has nothing under way */
-		if (loky->executors[i].id == 0)
+		if (loky->executors[i].id == 0 ||
+			loky->executors[i].database != MyDatabaseId)
 			continue;
 		works = list_works(&loky->executors[i]);
 		foreach(lc, works)

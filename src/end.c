@@ -54,7 +54,7 @@ loky_end_task(LokySharedExecutor *executor, LokySharedTask *task,
 	if (task->waits != LOKY_WAITS_NOTHING || task->has_key)
 		loky_gate_leave(executor, task, after);
 	loky_task_uncount(task);
-	task->finished = GetCurrentTimestamp();
+	task->finished = after->now != 0 ? after->now : GetCurrentTimestamp();
 	task->sqlstate = sqlstate;
 	switch (state)
 	{

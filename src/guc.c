@@ -46,7 +46,9 @@ int			loky_max_depth = 10;
 uint64		loky_env_changes = 0;
 
 int			loky_executor_id = 0;
+int			loky_log_min_duration = -1;
 int			loky_max_workers = -1;
+int			loky_trace_size = 32768;
 int			loky_timeout = 10000;
 
 /* the text of loky.executor; its number is loky_executor_id */
@@ -204,6 +206,17 @@ define_server_settings(void)
 							PGC_POSTMASTER,
 							GUC_UNIT_MB,
 							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("loky.trace_size",
+							"Sets how many recent runs are kept for loky.trace() and the timelines.",
+							"0 means none.",
+							&loky_trace_size,
+							32768,
+							0,
+							10000000,
+							PGC_POSTMASTER,
+							0,
+							NULL, NULL, NULL);
 }
 
 static void
@@ -311,6 +324,17 @@ loky_guc_define(void)
 							   PGC_USERSET,
 							   0,
 							   check_executor, assign_executor, NULL);
+
+	DefineCustomIntVariable("loky.log_min_duration",
+							"Sets the run time past which tasks are logged.",
+							"-1 means never.",
+							&loky_log_min_duration,
+							-1,
+							-1,
+							INT_MAX,
+							PGC_SUSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("loky.max_depth",
 							"Sets how deep tasks may submit tasks.",

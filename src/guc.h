@@ -17,6 +17,7 @@
 extern int	loky_max_tasks;
 extern int	loky_max_total_workers;
 extern int	loky_shared_memory;		/* megabytes */
+extern int	loky_trace_size;		/* events */
 
 /* reload */
 extern bool loky_enabled;
@@ -29,6 +30,7 @@ extern int	loky_worker_memory_limit;	/* kilobytes, 0: off */
 /* superuser */
 extern char *loky_env;			/* a JSON object, or empty */
 extern char *loky_env_allowed;	/* patterns, comma-separated */
+extern int	loky_log_min_duration;	/* milliseconds, -1: off */
 extern int	loky_max_depth;
 
 /* grows whenever loky.env changes in this process */

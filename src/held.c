@@ -33,6 +33,7 @@
 #include "client.h"
 #include "compat.h"
 #include "held.h"
+#include "history.h"
 #include "map.h"
 #include "sched.h"
 #include "settings.h"
@@ -342,6 +343,7 @@ close_map(LokySharedMap *map, bool offered)
 		return;
 	}
 	loky_held_stop_map(map);
+	loky_history_map(map);
 	executor = &loky->executors[map->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	map->closed = true;

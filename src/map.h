@@ -112,6 +112,7 @@ struct LokySharedPart
 	uint64		wish;			/* items to claim next, from experience */
 	uint64		nsucceeded;		/* items not yet counted by the executor */
 	uint64		nfailed;
+	uint64		nrows;			/* of the succeeded, ever */
 	dsa_pointer chunk;			/* being filled, or invalid */
 	dsa_pointer outcomes;
 	LokySharedStore store;		/* of the item that runs */
@@ -235,9 +236,8 @@ extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
 extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
 								  LokySharedStore *store, bool may_spill);
 
-/* map_worker.c */
+/* the worker's side: map_worker.c and map_part.c */
 extern void loky_map_work(LokySharedMap *map);
-/* map_part.c */
 extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
 							   const char *error, Size len,

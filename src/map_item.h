@@ -32,6 +32,7 @@ typedef struct LokyMapJob
 	const char *items;			/* NULL: in a file, or all are null */
 	Size		stride;			/* of items of fixed width */
 	bool		repeatable;
+	int			log_min_duration;	/* ms, as the submitter has it; -1: off */
 
 	/* For the length of a transaction; NULL before its first item. */
 	LokyPlan   *plan;

@@ -28,6 +28,28 @@
 #include "map.h"
 #include "pool.h"
 
+/* The rows that so many items have returned, or changed where those are counted. */
+static uint64
+count_rows(const LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n)
+{
+	uint64		rows = 0;
+
+	if (map->mode == LOKY_MAP_ONE)
+		return n;
+	for (uint32 i = 0; i < n; i++)
+	{
+		if (outcomes[i].state == LOKY_ITEM_ROWS)
+		{
+			LokySharedPiece *piece = loky_area_address(outcomes[i].value);
+
+			rows += piece->store.rows;
+		}
+		else if (outcomes[i].state != LOKY_ITEM_NONE)
+			rows += map->counts ? outcomes[i].value : 1;
+	}
+	return rows;
+}
+
 /* The outcomes of the part, if any, are final: hand them to the reader. */
 void
 loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
@@ -37,6 +59,9 @@ loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
 
 	if (n == 0)
 		return;
+
+	/* pieces are the reader's once they are published */
+	part->nrows += count_rows(map, outcomes, n);
 	loky_map_publish(map, outcomes, n);
 	part->noutcomes = 0;
 	part->nsucceeded += n;

@@ -42,6 +42,7 @@
 #include "area.h"
 #include "compat.h"
 #include "guc.h"
+#include "history.h"
 #include "map_item.h"
 #include "messages.h"
 #include "recycle.h"
@@ -159,6 +160,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	bool		cheap;
 
 	loky_worker_begin(&job->map->request, job->map->snapshot);
+	job->log_min_duration = loky_log_min_duration;
 
 	/* one that is told to end before this gives the range back */
 	CHECK_FOR_INTERRUPTS();
@@ -268,10 +270,17 @@ run_range(LokyMapJob *job)
 	uint64		size = part->range.hi - part->range.lo;
 	uint64		start = loky_map_clock();
 	uint64		now = start;
+	uint64		succeeded = part->nsucceeded;
+	uint64		failed = part->nfailed;
+	uint64		rows = part->nrows;
+	LokyRangeRun run = {.start = GetCurrentTimestamp(),.first = part->range.lo};
 	volatile bool heavy = false;
 
 	while (part->range.lo < part->range.hi)
 	{
+		uint64		item = part->range.lo;
+		uint64		before = now;
+
 		if (pg_atomic_read_u32(&map->cancelled) != 0 ||
 			part->range.lo >= pg_atomic_read_u64(&map->stop))
 		{
@@ -280,6 +289,11 @@ run_range(LokyMapJob *job)
 		}
 		try_transaction(job, start, &heavy);
 		now = loky_map_clock();
+		run.tally.max_us = Max(run.tally.max_us, now - before);
+		if (job->log_min_duration >= 0 &&
+			now - before >= (uint64) job->log_min_duration * 1000)
+			loky_history_log_items(map, item, part->range.lo - item,
+								   now - before);
 		notify_reader(map, now);
 		if ((heavy || now - start > HEAVY_RANGE_US || items_left(part) == 0) &&
 			part->range.lo < part->range.hi && !part->whole)
@@ -289,6 +303,11 @@ run_range(LokyMapJob *job)
 				loky_sched_offer_map(map);
 		}
 	}
+	run.us = run.tally.total_us = now - start;
+	run.tally.failures = part->nfailed - failed;
+	run.tally.calls = part->nsucceeded - succeeded + run.tally.failures;
+	run.tally.rows = part->nrows - rows;
+	loky_history_items(LokyMyWorker, &run);
 	if (map->delay > 0)
 		part->wish = 1;
 	else if (now - start < SHORT_RANGE_US)
@@ -353,6 +372,7 @@ begin_job(LokyMapJob *job, LokySharedMap *map)
 										 ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(job->context);
 	job->part->whole = map->chunksize > 0;
+	job->log_min_duration = -1;
 	job->part->repeatable = false;
 	loky_item_open_job(job);
 	debug_query_string = pstrdup(loky_request_text(&map->request, LOKY_TEXT_SQL));

@@ -504,17 +504,20 @@ wake_shutdown_waiters(LokySharedExecutor *executor)
 }
 
 /*
- * The worker has ended its task, or this attempt at it; the result is complete.
+ * The worker has ended its task, or this attempt at it, at the time now; the result
+ * is complete.
  * From here on the worker counts as free, and it calls loky_sched_next at once.
  */
 void
-loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate)
+loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate,
+				  TimestampTz now)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 	LokySharedTask *task = worker->task;
 	LokyAftermath after = LOKY_NO_AFTERMATH;
 	LokyWorkerPhase phase = worker->phase;
 
+	after.now = now;
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	worker->task = NULL;
 	worker->progress.told = false;

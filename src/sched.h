@@ -35,6 +35,7 @@ typedef struct LokyAftermath
 	LokyEdgeList met;			/* of those that have succeeded */
 	LokyEdgeList unmet;			/* of others */
 	LokySharedTask *discarded;	/* to be freed, linked by next */
+	TimestampTz now;			/* when they end; 0: look at the clock */
 } LokyAftermath;
 
 #define LOKY_NO_AFTERMATH	{.waiter = LOKY_NO_WAITER}
@@ -59,7 +60,7 @@ extern LokyNext loky_sched_next(LokySharedWorker *worker);
 extern bool loky_sched_retire(LokySharedWorker *worker);
 extern bool loky_sched_rejoin(LokySharedWorker *worker);
 extern void loky_sched_finish(LokySharedWorker *worker, LokyTaskState state,
-							  int sqlstate);
+							  int sqlstate, TimestampTz now);
 extern void loky_sched_leave_map(LokySharedWorker *worker);
 extern void loky_sched_wait(LokySharedWorker *worker, bool waiting, int depth);
 extern void loky_sched_set_absent(LokySharedWorker *worker, bool waiting,

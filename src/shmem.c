@@ -29,6 +29,8 @@
 #include "key.h"
 #include "pledge.h"
 #include "pool.h"
+#include "stats.h"
+#include "trace.h"
 
 LokySharedControl *loky = NULL;
 
@@ -48,6 +50,8 @@ typedef struct ShmemLayout
 	Size		tasks;
 	Size		task_map;
 	Size		keys;
+	Size		stats;
+	Size		trace;
 	Size		area;
 	Size		total;
 } ShmemLayout;
@@ -71,6 +75,8 @@ compute_layout(void)
 	l.tasks = CACHELINEALIGN(mul_size(l.ntasks, sizeof(LokySharedTask)));
 	l.task_map = CACHELINEALIGN(l.ntasks / 64 * sizeof(pg_atomic_uint64));
 	l.keys = CACHELINEALIGN(loky_key_table_size(l.ntasks));
+	l.stats = CACHELINEALIGN(loky_stats_size());
+	l.trace = CACHELINEALIGN(loky_trace_size_of_rings());
 	l.area = loky_area_size();
 	l.total = add_size(l.control, l.roles);
 	l.total = add_size(l.total, l.executors);
@@ -79,6 +85,8 @@ compute_layout(void)
 	l.total = add_size(l.total, l.tasks);
 	l.total = add_size(l.total, l.task_map);
 	l.total = add_size(l.total, l.keys);
+	l.total = add_size(l.total, l.stats);
+	l.total = add_size(l.total, l.trace);
 	l.total = add_size(l.total, l.area);
 	l.total = add_size(l.total, PG_CACHE_LINE_SIZE);
 	return l;
@@ -182,6 +190,8 @@ loky_shmem_startup(void)
 		loky->tasks = carve(&place, l.tasks, false);
 		loky->task_map = carve(&place, l.task_map, true);
 		loky_key_init(carve(&place, l.keys, true), l.ntasks, lock_tranche);
+		loky_stats_init(carve(&place, l.stats, true));
+		loky_trace_init(carve(&place, l.trace, true));
 		loky->area = place;
 		LWLockRegisterTranche(lock_tranche, "LokyPool");
 		LWLockRegisterTranche(area_tranche, "LokyArea");

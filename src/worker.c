@@ -56,6 +56,7 @@
 #include "compat.h"
 #include "executor.h"
 #include "guc.h"
+#include "history.h"
 #include "map.h"
 #include "messages.h"
 #include "recycle.h"
@@ -78,6 +79,10 @@ MemoryContext LokyTaskContext = NULL;
 /* the notices of the present task, in LokyTaskContext */
 static List *task_notices = NIL;
 static Size notice_bytes = 0;
+
+/* ... the rows that it has returned or changed, and when the log is to tell of it */
+static uint64 task_rows = 0;
+static int	task_log_min = -1;
 
 /* Settle the slot as the process ends. */
 static void
@@ -199,6 +204,7 @@ execute_task(LokySharedTask *task)
 	LokyCompletion completion;
 
 	loky_worker_begin(request, InvalidDsaPointer);
+	task_log_min = loky_log_min_duration;
 
 	/* one that is told to end before this gives the task back */
 	CHECK_FOR_INTERRUPTS();
@@ -214,6 +220,7 @@ execute_task(LokySharedTask *task)
 	plan = loky_plan_get(debug_query_string, request->hash, args.n, args.types);
 	loky_plan_run(plan, &args, LokyMyDest, &completion);
 	loky_dest_release(LokyMyDest);
+	task_rows = completion.processed;
 	if (!completion.has_rows)
 		loky_run_put_completion(LokyMyWriter, &completion);
 
@@ -253,6 +260,7 @@ run_task(void)
 	LokySharedTask *task = LokyMyWorker->task;
 	volatile LokyTaskState state = LOKY_TASK_SUCCEEDED;
 	volatile int sqlstate = 0;
+	TimestampTz now;
 
 	LokyMyDepth = task->request.depth;
 	loky_worker_reset_memory();
@@ -265,6 +273,8 @@ run_task(void)
 	LokyMyDest->known_desc = NULL;
 	task_notices = NIL;
 	notice_bytes = 0;
+	task_rows = 0;
+	task_log_min = -1;
 	loky_store_begin(LokyMyWriter, &task->result);
 	loky_messages_set_sink(keep_notice);
 
@@ -300,7 +310,9 @@ run_task(void)
 	HOLD_INTERRUPTS();
 	if (state == LOKY_TASK_CANCELLED)
 		loky_cancel_children(LokyMyWorker);
-	loky_sched_finish(LokyMyWorker, state, sqlstate);
+	now = GetCurrentTimestamp();
+	loky_history_task(LokyMyWorker, task, state, task_rows, now, task_log_min);
+	loky_sched_finish(LokyMyWorker, state, sqlstate, now);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
 	LokyMyDepth = 0;

@@ -163,6 +163,22 @@ SELECT pid, executor_id, state, tasks_done,
        date_trunc('milliseconds', last_active - started) AS active
 FROM loky.workers ORDER BY pid;
 
+\echo == When each worker was busy: loky.timeline()
+\echo
+\pset tuples_only on
+SELECT * FROM loky.timeline(100);
+\pset tuples_only off
+
+\echo == The same as a picture: loky.timeline_svg(), in timeline.svg
+\echo
+\pset format unaligned
+\pset tuples_only on
+\o timeline.svg
+SELECT loky.timeline_svg();
+\o
+\pset tuples_only off
+\pset format aligned
+
 \echo == The result
 \echo
 SELECT round(:serial_seconds, 2) AS serial_seconds,

@@ -44,6 +44,11 @@ my %calls = (
 	backfill => [q{backfill('SELECT 1', 'pg_class', 'oid')}],
 	report_progress => [q{report_progress(1)}],
 	_progress => [q{_progress()}],
+	_stats => [q{_stats()}],
+	stats_reset => [q{stats_reset()}],
+	trace => [q{trace()}],
+	timeline => [q{timeline()}],
+	timeline_svg => [q{timeline_svg()}],
 	_executors => [q{_executors()}],
 	_memory_used => [q{_memory_used()}],
 	_workers => [q{_workers()}],
@@ -74,7 +79,7 @@ for my $name (sort keys %calls)
 			"loky.$call has a hint");
 	}
 }
-for my $view (qw(executors workers tasks progress))
+for my $view (qw(executors workers tasks progress stats))
 {
 	is($s->fails("SELECT * FROM loky.$view"), '55000', "loky.$view fails");
 }

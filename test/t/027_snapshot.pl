@@ -152,6 +152,18 @@ ok(@notices >= 2, 'there were notices');
 like($notices[0], qr/^\[##########\.{10}\]  50%  1\/2, 0:00:\d\d left$/, 'the first shows what was done');
 like($notices[-1], qr/^\[#{20}\] 100%  2\/2$/, 'the last shows all');
 
+# The log tells of what ran long, and of nothing else.
+my $log = log_end($node);
+$caller->query("SET loky.log_min_duration = '20ms'");
+$caller->query(q{SELECT loky.run('SELECT pg_sleep(0.05) /* long */')});
+$caller->query(q{SELECT loky.run('SELECT 1 /* short */')});
+$caller->query(q{SELECT count(*) FROM loky.map('SELECT pg_sleep($1) /* items */', ARRAY[0.0, 0.05])});
+my $logged = log_since($node, $log);
+like($logged, qr/LOG:  loky task \d+ ran for \d\d+\.\d{3} ms: SELECT pg_sleep\(0\.05\) \/\* long/, 'a long task is logged');
+unlike($logged, qr/short/, 'a short one is not');
+like($logged, qr/LOG:  item 2 of a loky map ran for \d\d+\.\d{3} ms: SELECT pg_sleep.*items/, 'a long item is logged');
+unlike($logged, qr/item 1 of/, 'a short one is not');
+
 check_rest($node);
 $node->stop;
 
