@@ -83,17 +83,17 @@ SELECT * FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2'
 
 -- Collisions are tried again, three times if nothing else is said.
 CREATE SEQUENCE t.fill_tries;
-CREATE FUNCTION t.collide(a int, b int, times int) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION t.fill_collide(a int, b int, times int) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF nextval('t.fill_tries') <= times THEN
         RAISE EXCEPTION 'collided' USING ERRCODE = '40001';
     END IF;
 END$$;
-SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.collide($1, $2, 2)', 't.fill', chunk_rows => 1000);
+SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.fill_collide($1, $2, 2)', 't.fill', chunk_rows => 1000);
 SELECT setval('t.fill_tries', 1, false);
-SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.collide($1, $2, 100)', 't.fill', chunk_rows => 1000);
+SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.fill_collide($1, $2, 100)', 't.fill', chunk_rows => 1000);
 SELECT setval('t.fill_tries', 1, false);
-SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.collide($1, $2, 100)', 't.fill', chunk_rows => 1000, retries => 0);
+SELECT chunk, ok, attempts, sqlstate FROM loky.backfill('SELECT t.fill_collide($1, $2, 100)', 't.fill', chunk_rows => 1000, retries => 0);
 
 -- With a delay, a worker rests after each chunk; the last rest is cut short.
 SELECT loky.get_reusable_executor(1) > 0 AS ok;

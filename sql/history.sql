@@ -83,7 +83,7 @@ FROM (SELECT * FROM t.events WHERE ph = 'X' ORDER BY ts DESC LIMIT 6) e ORDER BY
 SELECT bool_and(to_timestamp(ts / 1e6) BETWEEN now() - interval '1 h' AND clock_timestamp()) AS time, bool_and(dur >= 0) AS dur FROM t.events WHERE ph = 'X';
 SELECT count(*) AS unnamed FROM t.events x WHERE ph = 'X' AND NOT EXISTS (
     SELECT FROM t.events m WHERE m.ph = 'M' AND m.name = 'thread_name' AND m.pid = x.pid AND m.tid = x.tid
-    AND m.args ->> 'name' = CASE x.cat WHEN 'map' THEN 'caller ' ELSE 'worker ' END || x.tid);
+    AND m.args ->> 'name' IN ('worker ' || x.tid, 'caller ' || x.tid));
 SELECT count(*) AS caller FROM t.events WHERE cat = 'map' AND name = 'traced' AND tid = pg_backend_pid();
 SELECT (args ->> 'future')::bigint = :g AS future FROM t.events WHERE name LIKE 'with a "label"%';
 
@@ -107,5 +107,6 @@ SET loky.log_min_duration = 0;
 SELECT * FROM loky.run('t.id', ROW(1), NULL::int);
 SELECT * FROM loky.map('t.id', ARRAY[1], NULL::int);
 RESET loky.log_min_duration;
+DROP VIEW t.events;
 RESET loky.executor;
 SELECT t.clean();

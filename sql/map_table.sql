@@ -69,11 +69,11 @@ SELECT count(*), sum(r) FROM loky.map_table('SELECT id FROM t.parts WHERE ctid >
 SELECT max(pages) - min(pages) <= 8 AS equal FROM (
     SELECT chunk, (SELECT count(DISTINCT (tableoid, (ctid::text::point)[0])) FROM t.parts WHERE ctid >= lo AND ctid < hi) AS pages
     FROM loky.table_chunks('t.parts', 5)) c;
-CREATE TABLE t.parent (id int);
-CREATE TABLE t.child () INHERITS (t.parent);
-INSERT INTO t.parent SELECT generate_series(1, 3000);
-INSERT INTO t.child SELECT generate_series(3001, 9000);
-SELECT count(*), sum(r) FROM loky.map_table('SELECT id FROM t.parent WHERE ctid >= $1 AND ctid < $2', 't.parent', NULL::int) r;
+CREATE TABLE t.cut_parent (id int);
+CREATE TABLE t.cut_child () INHERITS (t.cut_parent);
+INSERT INTO t.cut_parent SELECT generate_series(1, 3000);
+INSERT INTO t.cut_child SELECT generate_series(3001, 9000);
+SELECT count(*), sum(r) FROM loky.map_table('SELECT id FROM t.cut_parent WHERE ctid >= $1 AND ctid < $2', 't.cut_parent', NULL::int) r;
 CREATE MATERIALIZED VIEW t.cut_view AS SELECT id FROM t.cut;
 SELECT sum(r) FROM loky.map_table('SELECT count(*) FROM t.cut_view WHERE ctid >= $1 AND ctid < $2', 't.cut_view', NULL::bigint) r;
 
@@ -86,8 +86,8 @@ CREATE TEMPORARY TABLE passing (id int);
 SELECT rel, (t.error(format('SELECT loky.map_table(%L, %L)', 'SELECT 1', rel))).*
 FROM unnest('{t.view,t.foreign,t.cut_pkey,t.arrived,passing}'::text[]) rel;
 SELECT state FROM t.error($$SELECT loky.table_chunks('t.view')$$);
-ALTER FOREIGN TABLE t.foreign INHERIT t.parent;
-SELECT state, message, detail FROM t.error($$SELECT loky.table_chunks('t.parent')$$);
+ALTER FOREIGN TABLE t.foreign INHERIT t.cut_parent;
+SELECT state, message, detail FROM t.error($$SELECT loky.table_chunks('t.cut_parent')$$);
 DROP FOREIGN DATA WRAPPER t_wrapper CASCADE;
 SELECT state, message FROM t.error($$SELECT loky.table_chunks('t.cut', 0)$$);
 SELECT state, message FROM t.error($$SELECT loky.table_chunks(NULL)$$);

@@ -224,7 +224,7 @@ draw_bar(Picture *picture, const LokyTraceEvent *event, double x, double width,
 	if (failed)
 		appendStringInfo(svg, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"5\" fill=\"%s\"/>",
 						 x, y, Max(width - 0.5, 1), FAILED_COLOR);
-	if (room >= 4)
+	if (room >= Min(6, pg_mbstrlen(text)))
 	{
 		appendStringInfo(svg, "<text x=\"%.2f\" y=\"%d\" class=\"in\">", x + 4, y + 17);
 		append_clipped(svg, text, room);
