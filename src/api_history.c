@@ -176,17 +176,33 @@ append_event(StringInfo json, const LokyTraceEvent *event)
 	appendStringInfoString(json, "},");
 }
 
-/* What the tracks are called. */
+/* Has one of these, the first of their tracks, the track of this event? */
+static bool
+has_track(List *tracks, const LokyTraceEvent *event)
+{
+	ListCell   *lc;
+
+	foreach(lc, tracks)
+	{
+		const LokyTraceEvent *track = lfirst(lc);
+
+		if (track->pid == event->pid && track->executor_id == event->executor_id)
+			return true;
+	}
+	return false;
+}
+
+/* What the tracks are called: one for each process in each executor. */
 static void
 append_names(StringInfo json, List *events)
 {
 	List	   *executors = NIL;
-	List	   *processes = NIL;
+	List	   *tracks = NIL;
 	ListCell   *lc;
 
 	foreach(lc, events)
 	{
-		const LokyTraceEvent *event = lfirst(lc);
+		LokyTraceEvent *event = lfirst(lc);
 
 		if (!list_member_int(executors, event->executor_id))
 		{
@@ -194,14 +210,13 @@ append_names(StringInfo json, List *events)
 			appendStringInfo(json, "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%d,\"args\":{\"name\":\"loky executor %d\"}},",
 							 event->executor_id, event->executor_id);
 		}
-		if (list_member_int(processes, event->pid))
+		if (has_track(tracks, event))
 			continue;
-		processes = lappend_int(processes, event->pid);
-		for (int i = 0; i < list_length(executors); i++)
-			appendStringInfo(json, "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s %d\"}},",
-							 list_nth_int(executors, i), event->pid,
-							 event->kind == LOKY_TRACE_MAP ? "caller" : "worker",
-							 event->pid);
+		tracks = lappend(tracks, event);
+		appendStringInfo(json, "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s %d\"}},",
+						 event->executor_id, event->pid,
+						 event->kind == LOKY_TRACE_MAP ? "caller" : "worker",
+						 event->pid);
 	}
 }
 
