@@ -35,6 +35,7 @@
 #include "pledge.h"
 #include "sched.h"
 #include "spin.h"
+#include "wait.h"
 #include "worker.h"
 
 /* A caller that has no worker after so long is told why. */
@@ -278,7 +279,7 @@ loky_client_sleep(TimestampTz deadline, LokySharedExecutor *executor,
 		timeout = Min(timeout, STARVED_WARNING_MS);
 	(void) WaitLatch(MyLatch,
 					 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 timeout, PG_WAIT_EXTENSION);
+					 timeout, loky_wait_event(LOKY_WAIT_TASK));
 	CHECK_FOR_INTERRUPTS();
 	warn_starved(executor, patience);
 	check_deadlock(patience, executor);

@@ -93,6 +93,13 @@ loky_compat_guc_variables(int *n)
 	makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
 #endif
 
+/* 17 lets extensions name what they wait for */
+#if PG_VERSION_NUM >= 170000
+#define LokyNewWaitEvent(name)	WaitEventExtensionNew(name)
+#else
+#define LokyNewWaitEvent(name)	((void) (name), PG_WAIT_EXTENSION)
+#endif
+
 /* 17 gave BackgroundWorkerInitializeConnection its flag for NOLOGIN roles */
 #if PG_VERSION_NUM >= 170000
 #define LOKY_WORKER_CONNECT_FLAGS \

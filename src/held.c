@@ -37,6 +37,7 @@
 #include "map.h"
 #include "sched.h"
 #include "settings.h"
+#include "wait.h"
 
 /* A worker deaf to a cancel for so long is let go. */
 #define DEAF_WORKER_MS	5000
@@ -178,7 +179,7 @@ await_task(LokySharedTask *task, uint64 id)
 		}
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 rest, PG_WAIT_EXTENSION);
+						 rest, loky_wait_event(LOKY_WAIT_CANCEL));
 		latch_was_set = true;
 	}
 	pg_atomic_write_u32(&entry->waiting, 0);
@@ -300,7 +301,7 @@ await_workers(LokySharedExecutor *executor, LokySharedMap *map)
 		}
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 rest, PG_WAIT_EXTENSION);
+						 rest, loky_wait_event(LOKY_WAIT_CANCEL));
 		latch_was_set = true;
 	}
 	/* others may have set the latch for other reasons meanwhile */

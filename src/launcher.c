@@ -48,6 +48,7 @@
 #include "pool.h"
 #include "sched.h"
 #include "turns.h"
+#include "wait.h"
 
 /* How soon to look again while workers are wanted that cannot be had. */
 #define STARVED_PAUSE_MS	100
@@ -392,7 +393,7 @@ loky_launcher_main(Datum main_arg)
 		MemoryContextReset(CurrentMemoryContext);
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 pause, PG_WAIT_EXTENSION);
+						 pause, loky_wait_event(LOKY_WAIT_LAUNCHER));
 	}
 
 	/* restarted unless the server itself is going down */

@@ -48,6 +48,7 @@
 #include "recycle.h"
 #include "run_timeout.h"
 #include "sched.h"
+#include "wait.h"
 #include "worker.h"
 
 /* A range should take between these two. */
@@ -353,7 +354,7 @@ rest_after(LokySharedMap *map)
 			break;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 ms, PG_WAIT_EXTENSION);
+						 ms, loky_wait_event(LOKY_WAIT_DELAY));
 		(void) loky_worker_reload();
 	}
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);

@@ -65,6 +65,7 @@
 #include "sched.h"
 #include "settings.h"
 #include "spin.h"
+#include "wait.h"
 #include "worker.h"
 
 /* Notices of a task that are kept for the case that it fails. */
@@ -401,7 +402,7 @@ rest(void)
 		if (WaitLatch(MyLatch,
 					  WL_LATCH_SET | WL_EXIT_ON_PM_DEATH |
 					  (timeout >= 0 ? WL_TIMEOUT : 0),
-					  timeout, PG_WAIT_EXTENSION) == WL_TIMEOUT &&
+					  timeout, loky_wait_event(LOKY_WAIT_WORK)) == WL_TIMEOUT &&
 			stat_delay > 0)
 			stat_delay = pgstat_report_stat(true);
 	}

@@ -76,7 +76,7 @@ for my $wait (
 	ok( poll(
 			$s, 'SELECT count(*) FROM pg_stat_activity WHERE pid = '
 			  . $caller->pid
-			  . " AND state = 'active' AND wait_event = 'Extension'",
+			  . " AND state = 'active' AND wait_event_type = 'Extension'",
 			1),
 		"a caller waits: $wait");
 	$s->query('SELECT pg_cancel_backend(' . $caller->pid . ')');

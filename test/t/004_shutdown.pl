@@ -47,7 +47,7 @@ sub make_busy
 	my $pids = join ',', map { $_->pid } @callers;
 	ok( poll(
 			$s, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'
-			AND wait_event = 'Extension' AND pid IN ($pids)", 4),
+			AND wait_event_type = 'Extension' AND pid IN ($pids)", 4),
 		'four sessions wait');
 	my $max = $s->query('SELECT max(future) FROM loky.tasks');
 	cmp_ok($max, '>', $seen, 'ids ascend');

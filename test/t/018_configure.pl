@@ -198,7 +198,7 @@ my $pending = $a->query(
 $c->send(q{SELECT count(*) FROM loky.map('t.id', ARRAY[1, 2, 3], NULL::int)});
 ok( poll(
 		$s, "SELECT count(*) FROM pg_stat_activity WHERE pid = " . $c->pid
-		  . " AND wait_event = 'Extension'", 1),
+		  . " AND wait_event_type = 'Extension'", 1),
 	'a session waits for its map');
 set_broken('true');
 $s->query("SET loky.executor = $id");

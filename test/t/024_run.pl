@@ -65,7 +65,7 @@ sub waits
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok( poll(
 			$s, 'SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $session->pid
-			  . " AND state = 'active' AND wait_event = 'Extension'", 1),
+			  . " AND state = 'active' AND wait_event_type = 'Extension'", 1),
 		$what);
 	return;
 }
