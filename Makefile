@@ -5,6 +5,7 @@
 #   make test             build strictly and run all tests on servers of their own
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
+#   make deb              build a Debian package, into doc/packaging
 #   make installcheck     the tests against what "make install" installed
 #   make clean            remove all that was built or left by tests
 #
@@ -54,7 +55,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=loky \
 	--temp-instance=./tmp_check_iso --temp-config=test/loky.conf
 
 EXTRA_CLEAN = .build-id results output_iso log regression.diffs regression.out \
-	tmp_check tmp_check_sql tmp_check_iso timeline.svg
+	tmp_check tmp_check_sql tmp_check_iso timeline.svg doc/packaging/*.deb
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -100,5 +101,8 @@ bench:
 lint:
 	@test/lint/run
 
+deb:
+	@doc/packaging/build
+
 .PHONY: all install uninstall installcheck clean distclean test demo bench \
-	lint FORCE
+	lint deb FORCE
