@@ -1,10 +1,12 @@
-# Makefile of loky: PGXS, and the targets test, demo, bench and lint.
+# Makefile of loky: PGXS, and the targets test, demo, bench and so on.
 #
 #   make                  build with the server that pg_config names
 #   make install          install into that server
 #   make test             build strictly and run all tests on servers of their own
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
+#   make lint             the mechanical rules of the sources
+#   make analyze          clang-tidy and cppcheck
 #   make deb              build a Debian package, into doc/packaging
 #   make installcheck     the tests against what "make install" installed
 #   make clean            remove all that was built or left by tests
@@ -101,8 +103,11 @@ bench:
 lint:
 	@test/lint/run
 
+analyze:
+	@test/lint/analyze
+
 deb:
 	@doc/packaging/build
 
 .PHONY: all install uninstall installcheck clean distclean test demo bench \
-	lint deb FORCE
+	lint analyze deb FORCE

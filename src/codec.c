@@ -562,7 +562,7 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 	Datum		flat[MaxTupleAttributeNumber];
 	bool	   *isnull = unconstify(bool *, nulls);
 	int			natts = desc->natts;
-	bool		hasnull = natts > 0 && memchr(nulls, true, natts) != NULL;
+	bool		hasnull = natts > 0 && memchr(nulls, 1, natts) != NULL;
 	MinimalTuple row;
 	Size		start;
 	Size		size;

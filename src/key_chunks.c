@@ -236,13 +236,47 @@ set_hi(KeyReceiver *receiver, LokyKeyChunk *chunk, Datum value)
 	chunk->hi = datumCopy(value, false, column->len);
 }
 
+/* The last chunk, if the key belongs to it: it has room, or ends with an equal key. */
+static LokyKeyChunk *
+open_chunk(KeyReceiver *receiver, Datum value)
+{
+	LokyKeyChunk *chunk;
+
+	if (receiver->n == 0)
+		return NULL;
+	chunk = &receiver->chunks[receiver->n - 1];
+	if (chunk->rows < receiver->chunk_rows)
+		return chunk;
+	return DatumGetInt32(FunctionCall2Coll(&receiver->compare,
+										   receiver->column->collation,
+										   chunk->hi, value)) == 0 ? chunk : NULL;
+}
+
+/* A new chunk that begins with the key. */
+static LokyKeyChunk *
+add_chunk(KeyReceiver *receiver, Datum value)
+{
+	const LokyKeyColumn *column = receiver->column;
+	LokyKeyChunk *chunk;
+
+	if (receiver->n == receiver->room)
+	{
+		receiver->room *= 2;
+		receiver->chunks = repalloc_huge(receiver->chunks,
+										 receiver->room * sizeof(LokyKeyChunk));
+	}
+	chunk = &receiver->chunks[receiver->n++];
+	chunk->rows = 0;
+	chunk->lo = datumCopy(value, column->byval, column->len);
+	return chunk;
+}
+
 /* The next key. */
 static bool
 receive_key(TupleTableSlot *slot, DestReceiver *self)
 {
 	KeyReceiver *receiver = (KeyReceiver *) self;
-	const LokyKeyColumn *column = receiver->column;
-	LokyKeyChunk *chunk = NULL;
+	LokyKeyChunk *chunk;
 	MemoryContext oldcontext;
 	bool		isnull;
 	Datum		given = slot_getattr(slot, 1, &isnull);
@@ -254,25 +288,11 @@ receive_key(TupleTableSlot *slot, DestReceiver *self)
 		return true;
 	}
 	oldcontext = MemoryContextSwitchTo(receiver->context);
-	if (column->len == -1)
+	if (receiver->column->len == -1)
 		value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(given));
-	if (receiver->n > 0)
-		chunk = &receiver->chunks[receiver->n - 1];
-	if (chunk == NULL ||
-		(chunk->rows >= receiver->chunk_rows &&
-		 DatumGetInt32(FunctionCall2Coll(&receiver->compare, column->collation,
-										 chunk->hi, value)) != 0))
-	{
-		if (receiver->n == receiver->room)
-		{
-			receiver->room *= 2;
-			receiver->chunks = repalloc_huge(receiver->chunks,
-											 receiver->room * sizeof(LokyKeyChunk));
-		}
-		chunk = &receiver->chunks[receiver->n++];
-		chunk->rows = 0;
-		chunk->lo = datumCopy(value, column->byval, column->len);
-	}
+	chunk = open_chunk(receiver, value);
+	if (chunk == NULL)
+		chunk = add_chunk(receiver, value);
 	chunk->rows++;
 	set_hi(receiver, chunk, value);
 	if (value != given)
