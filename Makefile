@@ -12,8 +12,9 @@
 #   make clean            remove all that was built or left by tests
 #
 # Variables: PG_CONFIG=/path/to/pg_config; LOKY_WERROR=1 makes warnings errors;
-# LOKY_DEBUG=1 adds assertions and debug points.  "make test" takes TESTS (names
-# of tests, all kinds), JOBS, TIMEOUT (seconds a kind) and KEEP=1; see test/run.
+# LOKY_DEBUG=1 adds assertions and debug points; LOKY_COVERAGE=1 counts what runs.
+# "make test" takes TESTS (names of tests, all kinds), JOBS, TIMEOUT (seconds a kind), COVERAGE=1
+# and KEEP=1; see test/run.
 
 all:
 
@@ -33,6 +34,12 @@ PG_CFLAGS += -fvisibility=hidden
 PG_CPPFLAGS = -DPGDLLEXPORT='__attribute__((visibility("default")))'
 ifneq ($(LOKY_DEBUG),)
 PG_CPPFLAGS += -DLOKY_DEBUG -DUSE_ASSERT_CHECKING
+endif
+
+# Counts what runs, for gcov; the files lie beside the objects.
+ifneq ($(LOKY_COVERAGE),)
+PG_CFLAGS += --coverage -O0
+SHLIB_LINK += --coverage
 endif
 
 # No bitcode: it needs the clang that the server was built with, and nothing
@@ -74,8 +81,8 @@ PG_PROVE_FLAGS += -I test/t/lib
 $(OBJS): $(wildcard src/*.h) Makefile .build-id
 
 .build-id: FORCE
-	@echo '$(VERSION) $(bindir) $(LOKY_DEBUG)' | cmp -s - $@ || \
-		echo '$(VERSION) $(bindir) $(LOKY_DEBUG)' >$@
+	@echo '$(VERSION) $(bindir) $(LOKY_DEBUG) $(LOKY_COVERAGE)' | cmp -s - $@ || \
+		echo '$(VERSION) $(bindir) $(LOKY_DEBUG) $(LOKY_COVERAGE)' >$@
 
 else
 
