@@ -567,6 +567,7 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 	Size		start;
 	Size		size;
 
+	flat[0] = (Datum) 0;		/* a row may be without columns */
 	for (int i = 0; i < natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);

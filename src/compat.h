@@ -108,6 +108,15 @@ loky_compat_guc_variables(int *n)
 #define LOKY_WORKER_CONNECT_FLAGS	BGWORKER_BYPASS_ALLOWCONN
 #endif
 
+/* 17 no longer keeps whether the authenticated user is a superuser */
+#if PG_VERSION_NUM >= 170000
+#define LokySetAuthenticatedUser(role, is_superuser) \
+	SetAuthenticatedUserId(role)
+#else
+#define LokySetAuthenticatedUser(role, is_superuser) \
+	SetAuthenticatedUserId((role), (is_superuser))
+#endif
+
 /* 18 dropped the run_once argument of PortalRun */
 #if PG_VERSION_NUM >= 180000
 #define LokyPortalRun(portal, dest, qc) \
