@@ -68,6 +68,30 @@ loky_compat_guc_variables(int *n)
 #endif
 }
 
+/* 16 linked the settings that are not at their default, or are changed */
+#if PG_VERSION_NUM >= 160000
+#define LOKY_SETTINGS_ARE_LINKED
+#endif
+
+/* The setting of this name, or NULL; 16 gave its own function to extensions. */
+static inline struct config_generic *
+loky_compat_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, 0);
+#else
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (pg_strcasecmp(all[i]->name, name) == 0)
+			return all[i];
+	}
+	return NULL;
+#endif
+}
+
 /* 16 gave the "extra" data of settings an allocator of their own */
 #if PG_VERSION_NUM >= 160000
 #define LokyGucMalloc(size)		guc_malloc(LOG, (size))
