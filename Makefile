@@ -3,6 +3,7 @@
 #   make                  build with the server that pg_config names
 #   make install          install into that server
 #   make test             build strictly and run all tests on servers of their own
+#   make test-versions    "make test" with each version of PostgreSQL
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
 #   make lint             the mechanical rules of the sources
@@ -14,7 +15,8 @@
 # Variables: PG_CONFIG=/path/to/pg_config; LOKY_WERROR=1 makes warnings errors;
 # LOKY_DEBUG=1 adds assertions and debug points; LOKY_COVERAGE=1 counts what runs.
 # "make test" takes TESTS (names of tests, all kinds), JOBS, TIMEOUT (seconds a kind), COVERAGE=1
-# and KEEP=1; see test/run.
+# and KEEP=1; see test/run.  "make test-versions" takes VERSIONS (their numbers) and
+# CHROOTS (a directory to keep them in); see test/versions.
 
 all:
 
@@ -101,6 +103,9 @@ endif
 test:
 	@test/run
 
+test-versions:
+	@test/versions
+
 demo:
 	@test/demo
 
@@ -116,5 +121,5 @@ analyze:
 deb:
 	@doc/packaging/build
 
-.PHONY: all install uninstall installcheck clean distclean test demo bench \
-	lint analyze deb FORCE
+.PHONY: all install uninstall installcheck clean distclean test test-versions \
+	demo bench lint analyze deb FORCE
