@@ -15,6 +15,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -92,6 +93,18 @@ loky_compat_find_setting(const char *name)
 #endif
 }
 
+/* 19 put what is particular to a type into the generic struct of a setting */
+#if PG_VERSION_NUM >= 190000
+#define LokyGuc(type, setting)	(&(setting)->_##type)
+#define LokyGucEnumName(setting) \
+	config_enum_lookup_by_value((setting), *(setting)->_enum.variable)
+#else
+#define LokyGuc(type, setting)	((const struct config_##type *) (setting))
+#define LokyGucEnumName(setting) \
+	config_enum_lookup_by_value((struct config_enum *) (setting), \
+								*LokyGuc(enum, setting)->variable)
+#endif
+
 /* 16 gave the "extra" data of settings an allocator of their own */
 #if PG_VERSION_NUM >= 160000
 #define LokyGucMalloc(size)		guc_malloc(LOG, (size))
@@ -115,6 +128,29 @@ loky_compat_find_setting(const char *name)
 #else
 #define LokyMakeJsonLexer(json, len) \
 	makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
+#endif
+
+/* 19 has a tranche of locks named as it is made */
+static inline int
+loky_compat_new_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	int			tranche = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(tranche, name);
+	return tranche;
+#endif
+}
+
+/* 19 tells what was amiss where no function is found */
+#if PG_VERSION_NUM >= 190000
+#define LokyFuncnameGetCandidates(names) \
+	FuncnameGetCandidates((names), -1, NIL, false, false, false, true, &(int) {0})
+#else
+#define LokyFuncnameGetCandidates(names) \
+	FuncnameGetCandidates((names), -1, NIL, false, false, false, true)
 #endif
 
 /* 17 lets extensions name what they wait for */

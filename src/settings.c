@@ -149,7 +149,7 @@ custom_value(const char *name)
 	if (setting == NULL || (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
 		setting->source != PGC_S_SESSION)
 		return NULL;
-	return *((struct config_string *) setting)->variable;
+	return *LokyGuc(string, setting)->variable;
 }
 
 /* Remember that the worker itself has this value for a custom setting. */
@@ -284,15 +284,12 @@ loky_settings_begin(void)
 static const char *
 committed_value(const struct config_generic *setting)
 {
-	const struct config_string *string =
-		(const struct config_string *) setting;
-
 	if (setting->stack == NULL)
 		return NULL;
 	switch (setting->stack->state)
 	{
 		case GUC_SET:
-			return *string->variable;
+			return *LokyGuc(string, setting)->variable;
 		case GUC_SET_LOCAL:
 			return setting->stack->masked.val.stringval;
 		default:

@@ -104,23 +104,23 @@ append_raw(StringInfo key, const struct config_generic *setting)
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			value = ((const struct config_bool *) setting)->variable;
+			value = LokyGuc(bool, setting)->variable;
 			size = sizeof(bool);
 			break;
 		case PGC_INT:
-			value = ((const struct config_int *) setting)->variable;
+			value = LokyGuc(int, setting)->variable;
 			size = sizeof(int);
 			break;
 		case PGC_REAL:
-			value = ((const struct config_real *) setting)->variable;
+			value = LokyGuc(real, setting)->variable;
 			size = sizeof(double);
 			break;
 		case PGC_ENUM:
-			value = ((const struct config_enum *) setting)->variable;
+			value = LokyGuc(enum, setting)->variable;
 			size = sizeof(int);
 			break;
 		case PGC_STRING:
-			value = *((const struct config_string *) setting)->variable;
+			value = *LokyGuc(string, setting)->variable;
 			size = value ? (int) strlen(value) + 1 : 0;
 			break;
 	}
@@ -137,24 +137,18 @@ loky_settings_text(struct config_generic *setting)
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			return *((struct config_bool *) setting)->variable ? "on" : "off";
+			return *LokyGuc(bool, setting)->variable ? "on" : "off";
 		case PGC_INT:
-			return psprintf("%d", *((struct config_int *) setting)->variable);
+			return psprintf("%d", *LokyGuc(int, setting)->variable);
 		case PGC_REAL:
 			return psprintf("%.*g", DBL_DECIMAL_DIG,
-							*((struct config_real *) setting)->variable);
+							*LokyGuc(real, setting)->variable);
 		case PGC_ENUM:
-			{
-				struct config_enum *conf = (struct config_enum *) setting;
-
-				return config_enum_lookup_by_value(conf, *conf->variable);
-			}
+			return LokyGucEnumName(setting);
 		case PGC_STRING:
-			{
-				struct config_string *conf = (struct config_string *) setting;
-
-				return *conf->variable != NULL ? *conf->variable : "";
-			}
+			if (*LokyGuc(string, setting)->variable != NULL)
+				return *LokyGuc(string, setting)->variable;
+			break;
 	}
 	return "";
 }
