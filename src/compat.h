@@ -121,6 +121,17 @@ loky_compat_find_setting(const char *name)
 	stringToQualifiedNameList(name)
 #endif
 
+/* 16 has one function for all kinds of objects */
+#if PG_VERSION_NUM >= 160000
+#define LokyOwnsDatabase(oid) \
+	object_ownercheck(DatabaseRelationId, (oid), GetUserId())
+#define LokyOwnsExtension(oid) \
+	object_ownercheck(ExtensionRelationId, (oid), GetUserId())
+#else
+#define LokyOwnsDatabase(oid)	pg_database_ownercheck((oid), GetUserId())
+#define LokyOwnsExtension(oid)	pg_extension_ownercheck((oid), GetUserId())
+#endif
+
 /* 17 let the JSON lexer lie in memory of the caller's */
 #if PG_VERSION_NUM >= 170000
 #define LokyMakeJsonLexer(json, len) \

@@ -119,6 +119,7 @@ init_objects(int lock_tranche)
 	LWLockInitialize(&loky->edges, lock_tranche);
 	loky->next_executor_id = 1;
 	loky->launcher_procno = -1;
+	ConditionVariableInit(&loky->worker_gone);
 	pg_atomic_init_u64(&loky->next_session, 1);
 	pg_atomic_init_u64(&loky->next_tag, 1);
 	pg_atomic_init_u32(&loky->ntasks, 0);
