@@ -145,6 +145,9 @@ initialize_worker(Datum main_arg)
 	pqsignal(SIGINT, loky_worker_handle_cancel);
 	pqsignal(SIGUSR2, loky_worker_handle_exact_cancel);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+
+	/* one that came since the fork was ignored */
+	ConfigReloadPending = true;
 	loky_worker_attach(main_arg);
 	before_shmem_exit(exit_worker, (Datum) 0);
 	loky_messages_redirect();
