@@ -27,6 +27,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "debug_point.h"
 #include "guc.h"
 
 int			loky_max_tasks = 65536;
@@ -369,5 +370,6 @@ loky_guc_define(void)
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	loky_debug_point_define();
 	MarkGUCPrefixReserved("loky");
 }

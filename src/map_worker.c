@@ -41,6 +41,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "guc.h"
 #include "history.h"
 #include "map_item.h"
@@ -289,6 +290,7 @@ run_range(LokyMapJob *job)
 			break;
 		}
 		try_transaction(job, start, &heavy);
+		loky_debug_point("ended");
 		now = loky_map_clock();
 		run.tally.max_us = Max(run.tally.max_us, now - before);
 		if (job->log_min_duration >= 0 &&

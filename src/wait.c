@@ -20,7 +20,8 @@ uint32
 loky_wait_event(LokyWait wait)
 {
 	static const char *const names[] = {
-		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLauncher"
+		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLauncher",
+		"LokyDebugPoint"
 	};
 	static uint32 events[lengthof(names)];
 

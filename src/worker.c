@@ -54,6 +54,7 @@
 #include "area.h"
 #include "client.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "executor.h"
 #include "guc.h"
 #include "history.h"
@@ -319,6 +320,7 @@ run_task(void)
 	loky_sched_finish(LokyMyWorker, state, sqlstate, now);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
+	loky_debug_point("ended");
 	LokyMyDepth = 0;
 	loky_worker_show_label(NULL);
 
