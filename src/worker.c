@@ -55,6 +55,7 @@
 #include "client.h"
 #include "compat.h"
 #include "debug_point.h"
+#include "errdata.h"
 #include "executor.h"
 #include "guc.h"
 #include "history.h"
@@ -236,9 +237,9 @@ execute_task(LokySharedTask *task)
 	loky_worker_seal(task);
 }
 
-/* Replace whatever the failed task has written, but its notices, by the error. */
+/* Write the notices of the failed task, and its error. */
 static void
-put_error(LokySharedTask *task, const ErrorData *edata)
+write_error(LokySharedTask *task, const ErrorData *edata)
 {
 	StringInfoData error;
 	ListCell   *lc;
@@ -256,6 +257,32 @@ put_error(LokySharedTask *task, const ErrorData *edata)
 	loky_store_put(LokyMyWriter, LOKY_RECORD_ERROR, error.data, error.len);
 	loky_store_end(LokyMyWriter);
 	pfree(error.data);
+}
+
+/*
+ * Replace whatever the failed task has written, but its notices, by the error; by
+ * the error in short where not even that finds room.
+ */
+static void
+put_error(LokySharedTask *task, const ErrorData *edata)
+{
+	PG_TRY();
+	{
+		write_error(task, edata);
+	}
+	PG_CATCH();
+	{
+		StringInfoData error;
+
+		MemoryContextSwitchTo(LokyTaskContext);
+		EmitErrorReport();
+		FlushErrorState();
+		loky_store_abandon(LokyMyWriter, &task->result);
+		initStringInfo(&error);
+		loky_error_encode_short(&error, edata);
+		loky_store_set(&task->result, LOKY_RECORD_ERROR, error.data, error.len);
+	}
+	PG_END_TRY();
 }
 
 /* Run the task in LokyMyWorker->task and end it. */
