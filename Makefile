@@ -1,10 +1,11 @@
-# Makefile of loky: PGXS, and the targets test, demo, bench and lint.
+# Makefile of loky: PGXS, and the targets test, demo, bench, load and lint.
 #
 #   make                  build with the server that pg_config names
 #   make install          install into that server
 #   make test             build strictly and run all tests on servers of their own
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
+#   make load             many sessions for LOAD_SECONDS (600), then what must hold
 #   make installcheck     the tests against what "make install" installed
 #   make clean            remove all that was built or left by tests
 #
@@ -97,8 +98,11 @@ demo:
 bench:
 	@test/bench/run
 
+load:
+	@test/load/run
+
 lint:
 	@test/lint/run
 
 .PHONY: all install uninstall installcheck clean distclean test demo bench \
-	lint FORCE
+	load lint FORCE
