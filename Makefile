@@ -6,6 +6,7 @@
 #   make test-versions    "make test" with each version of PostgreSQL
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
+#   make load             many sessions for LOAD_SECONDS (600), then what must hold
 #   make lint             the mechanical rules of the sources
 #   make analyze          clang-tidy and cppcheck
 #   make deb              build a Debian package, into doc/packaging
@@ -112,6 +113,9 @@ demo:
 bench:
 	@test/bench/run
 
+load:
+	@test/load/run
+
 lint:
 	@test/lint/run
 
@@ -122,4 +126,4 @@ deb:
 	@doc/packaging/build
 
 .PHONY: all install uninstall installcheck clean distclean test test-versions \
-	demo bench lint analyze deb FORCE
+	demo bench load lint analyze deb FORCE

@@ -27,6 +27,7 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "debug_point.h"
 #include "guc.h"
 #include "settings_list.h"
 
@@ -360,5 +361,6 @@ loky_guc_define(void)
 							NULL, NULL, NULL);
 
 	loky_settings_list_define();
+	loky_debug_point_define();
 	MarkGUCPrefixReserved("loky");
 }
