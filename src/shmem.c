@@ -31,6 +31,7 @@
 #include "pool.h"
 #include "stats.h"
 #include "trace.h"
+#include "wait.h"
 
 LokySharedControl *loky = NULL;
 
@@ -216,6 +217,7 @@ loky_attach(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("loky is not loaded at server start"),
 				 errhint("Add loky to shared_preload_libraries and restart the server.")));
+	loky_wait_register();
 	loky_area_attach(loky->area);
 	loky_held_init();
 	loky_pledge_init();

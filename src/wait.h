@@ -22,6 +22,7 @@ typedef enum LokyWait
 	LOKY_WAIT_LAUNCHER			/* the launcher, for something to start */
 } LokyWait;
 
+extern void loky_wait_register(void);
 extern uint32 loky_wait_event(LokyWait wait);
 
 #endif							/* LOKY_WAIT_H */
