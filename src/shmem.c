@@ -4,7 +4,7 @@
  *	  Loky's part of the main shared memory segment: size, set-up, attaching.
  *
  * The segment is laid out once when the server starts, and again when it
- * restarts after a crash.  The arrays of tasks and the area rely on fresh
+ * restarts after a crash.  The array of tasks, the trace and the area rely on fresh
  * memory being zero, as the operating system hands it out: clearing tens of
  * megabytes at each start would only make them resident.
  *
@@ -77,7 +77,7 @@ compute_layout(void)
 	l.task_map = CACHELINEALIGN(l.ntasks / 64 * sizeof(pg_atomic_uint64));
 	l.keys = CACHELINEALIGN(loky_key_table_size(l.ntasks));
 	l.stats = CACHELINEALIGN(loky_stats_size());
-	l.trace = CACHELINEALIGN(loky_trace_size_of_rings());
+	l.trace = CACHELINEALIGN(loky_trace_shmem_size());
 	l.area = loky_area_size();
 	l.total = add_size(l.control, l.roles);
 	l.total = add_size(l.total, l.executors);
@@ -191,8 +191,10 @@ loky_shmem_startup(void)
 		loky->tasks = carve(&place, l.tasks, false);
 		loky->task_map = carve(&place, l.task_map, true);
 		loky_key_init(carve(&place, l.keys, true), l.ntasks, lock_tranche);
-		loky_stats_init(carve(&place, l.stats, true));
-		loky_trace_init(carve(&place, l.trace, true));
+		loky->stats = carve(&place, l.stats, true);
+		loky_stats_init(loky->stats);
+		loky->trace = carve(&place, l.trace, false);
+		loky_trace_init(loky->trace);
 		loky->area = place;
 		LWLockRegisterTranche(lock_tranche, "LokyPool");
 		LWLockRegisterTranche(area_tranche, "LokyArea");
