@@ -1,5 +1,6 @@
 -- What has been run: statistics, the log, traces, timelines.
 SELECT loky.get_reusable_executor(2) > 0 AS ok;
+SELECT extract(epoch FROM clock_timestamp()) * 1e6 AS since \gset
 SELECT loky.stats_reset();
 SELECT count(*) FROM loky.stats;
 
@@ -82,7 +83,7 @@ SELECT loky.get_reusable_executor(2, kill_workers => true) > 0 AS ok;
 SELECT sqlstate FROM loky.exception(:f);
 SELECT task, calls, failures, rows, max_exec_time <= total_exec_time AS times FROM loky.stats WHERE task ~ 'third|die|pass' ORDER BY task COLLATE "C";
 SELECT e ->> 'name' AS name, e ->> 'cat' AS cat, e -> 'args' ->> 'state' AS state, count(*)
-FROM jsonb_array_elements(loky.trace() -> 'traceEvents') e WHERE e ->> 'cat' <> 'map' AND e ->> 'name' ~ 'die|pass' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+FROM jsonb_array_elements(loky.trace() -> 'traceEvents') e WHERE e ->> 'cat' <> 'map' AND e ->> 'name' ~ 'die|pass' AND (e ->> 'ts')::numeric > :since GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 
 -- Others see numbers, but no text and no label; those who may read all statistics do.
 -- A reset is for superusers, and whom they let.
@@ -192,6 +193,10 @@ SELECT length(name), octet_length(name), count(*) FROM t.events WHERE name LIKE 
 SELECT count(*) FROM loky.wait(ARRAY(SELECT loky.submit(rpad('SELECT 2 /*', n, 'x') || c || 'x*/') FROM unnest('{59,60,61,62,63,507,508,509,510,511}'::int[]) n, unnest('{ä,€,😀}'::text[]) c));
 SELECT length(task), octet_length(task), count(*) FROM loky.stats WHERE task LIKE 'SELECT 2 /*%' AND length(task) > 100 GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT p ~ '</svg>' AS drawn FROM loky.timeline_svg() p;
+
+-- Something for the pictures that ends last.
+SELECT loky.submit('t.slow', 0) AS f, loky.submit_task('SELECT t.slow(5) FROM pg_sleep(0.2)', label => 'with a "label" <&>') AS g \gset
+SELECT count(*) FROM loky.wait(ARRAY[:f, :g]);
 
 -- Timelines: a line for each worker, of the width that is asked for.
 SELECT DISTINCT length(l) FROM loky.timeline() l;

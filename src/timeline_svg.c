@@ -40,10 +40,10 @@
 #define LEGEND_PITCH	20
 #define LEGEND_COLUMNS	3
 #define LEAST_BAR		1.5
-#define GLYPH_WIDTH		6.6
+#define GLYPH_WIDTH		7.0
 
 #define NCOLORS			11
-#define LEGEND_CHARS	32
+#define LEGEND_CHARS	29
 #define FAILED_COLOR	"#d62728"
 #define OTHER_COLOR		"#bab0ac"
 
