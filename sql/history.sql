@@ -57,10 +57,10 @@ SELECT count(*) FROM loky.map('SELECT $1 WHERE $1 > 1 /* none, one */', ARRAY[1,
 SELECT substring(task FROM '/[*] (.*) [*]/') AS way, calls, rows FROM loky.stats WHERE task LIKE '%/*%' ORDER BY 1;
 
 -- An attempt at an item is a call, and what a dead worker ran is one that failed.
-CREATE SEQUENCE t.tries;
+CREATE SEQUENCE t.third;
 CREATE FUNCTION t.third_time(x int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
-    IF nextval('t.tries') % 3 <> 0 THEN
+    IF nextval('t.third') % 3 <> 0 THEN
         RAISE EXCEPTION USING ERRCODE = '40001';
     END IF;
     RETURN x;
