@@ -313,7 +313,7 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'loky_report_progress'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.report_progress(bigint, bigint, text) IS
-'shows in loky.progress how far the task that calls it has come';
+'shows in loky.progress how far the task, or item, that calls it has come';
 
 CREATE FUNCTION loky._progress()
 RETURNS TABLE (pid integer, executor_id integer, task text, total bigint,
@@ -336,7 +336,7 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'loky_stats_reset_sql'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.stats_reset() IS
-'starts loky.stats and the counters of loky.executors anew';
+'starts loky.stats and the counters of loky.executors anew, for this database';
 REVOKE EXECUTE ON FUNCTION loky.stats_reset() FROM PUBLIC;
 
 CREATE FUNCTION loky.trace()
@@ -344,7 +344,7 @@ RETURNS jsonb
 AS 'MODULE_PATHNAME', 'loky_trace'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.trace() IS
-'returns the most recent runs as Chrome trace events, for Perfetto';
+'returns the most recent runs, and what runs now, as Chrome trace events, for Perfetto';
 
 CREATE FUNCTION loky.timeline(width integer DEFAULT 80)
 RETURNS SETOF text
@@ -373,6 +373,8 @@ COMMENT ON VIEW loky.executors IS
 
 CREATE VIEW loky.workers AS SELECT * FROM loky._workers();
 COMMENT ON VIEW loky.workers IS 'worker processes and what they run';
+COMMENT ON COLUMN loky.workers.task IS
+'text of what it runs at present; null where that is of another database';
 COMMENT ON COLUMN loky.workers.restarts IS
 'workers of this executor that died at work, or were replaced for their memory or the number of their tasks';
 
@@ -387,6 +389,10 @@ COMMENT ON VIEW loky.progress IS
 CREATE VIEW loky.stats AS SELECT * FROM loky._stats();
 COMMENT ON VIEW loky.stats IS
 'what each task has cost since the server''s start or loky.stats_reset(), times in milliseconds';
+COMMENT ON COLUMN loky.stats.calls IS
+'attempts at the task, and at items of maps of it, however they ended';
+COMMENT ON COLUMN loky.stats.rows IS
+'rows that were returned, or changed where none are returned';
 
 GRANT SELECT ON loky.executors, loky.workers, loky.tasks, loky.progress,
     loky.stats TO PUBLIC;

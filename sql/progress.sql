@@ -38,6 +38,23 @@ SELECT r FROM loky.map($$SELECT concat_ws(' ', total, done, failed, eta IS NULL,
 SELECT * FROM loky.run($$SELECT concat_ws(' ', total, done, bar) FROM loky.report_progress(7, 7), loky.progress WHERE pid = pg_backend_pid()$$);
 SELECT * FROM loky.run($$SELECT bar FROM loky.report_progress(0, 0, repeat('ä', 100)), loky.progress$$);
 SELECT count(*) FROM loky.progress;
+-- what an item has told is not the next one's, neither of one transaction nor of another
+SELECT r FROM loky.map($$SELECT CASE WHEN $1 = 1 THEN (SELECT count(*) FROM loky.report_progress(1, 2, 'first')) ELSE 0 END + (SELECT count(*) FROM loky.progress WHERE pid = pg_backend_pid())$$, ARRAY[1, 2, 3], NULL::int, chunksize => 3) r;
+SELECT sum(r) FROM loky.map($$SELECT CASE WHEN $1 = 1 THEN (SELECT count(*) FROM loky.report_progress(1, 2, 'first')) ELSE 0 END + (SELECT count(*) FROM loky.progress WHERE pid = pg_backend_pid())$$, ARRAY[1, 2, 3], NULL::int) r;
+-- the time is that of the task, or of the item, also of one in a chunk
+CREATE FUNCTION t.late(x int) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_sleep(0.2);
+    PERFORM loky.report_progress(1, 2);
+    RETURN (SELECT concat_ws(', ', CASE WHEN elapsed > '0.19 s' THEN 'since its start' END, CASE WHEN clock_timestamp() - elapsed > now() + interval '0.19 s' THEN 'not that of the transaction' END)
+            FROM loky.progress WHERE pid = pg_backend_pid());
+END$$;
+SELECT * FROM loky.run('t.late', ROW(1));
+SELECT * FROM loky.map('t.late', ARRAY[1, 2], NULL::text, chunksize => 2);
+-- in an initializer it means nothing, and is not that of the first task
+SELECT loky.get_reusable_executor(1, initializer => 'SELECT loky.report_progress(1, 2, ''initializing'')') > 0 AS ok;
+SELECT * FROM loky.run('SELECT count(*) FROM loky.progress', NULL, NULL::int);
+SELECT loky.get_reusable_executor(2) > 0 AS ok;
 -- in a session it means nothing
 SELECT loky.report_progress(1, 2, 'unheard');
 SELECT count(*) FROM loky.progress;
@@ -46,5 +63,23 @@ SELECT call, (t.error('SELECT loky.report_progress' || call)).* FROM unnest('{(N
 -- Notices: none for what takes less than a second.
 SELECT count(*) FROM loky.map('SELECT $1', ARRAY[1, 2, 3], NULL::int, progress => true);
 SELECT count(*) FROM loky.map('SELECT $1', ARRAY[1, 2, 3], NULL::int, progress => NULL);
+-- ... but at the end of what took that long, however seldom its results are read
+SET client_min_messages = warning;
+CREATE FUNCTION t.read_slowly() RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    c CURSOR FOR SELECT loky.map('SELECT $1', ARRAY[1, 2, 3], NULL::int, progress => true);
+    x int;
+BEGIN
+    OPEN c;
+    FETCH c INTO x;
+    PERFORM pg_sleep(1.1);
+    PERFORM set_config('client_min_messages', 'notice', true);
+    FETCH c INTO x;
+    FETCH c INTO x;
+    FETCH c INTO x;
+    RETURN 'read';
+END$$;
+SELECT t.read_slowly();
+RESET client_min_messages;
 RESET loky.executor;
 SELECT t.clean();

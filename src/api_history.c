@@ -19,11 +19,13 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/hsearch.h"
 #include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "history.h"
 #include "stats.h"
 #include "timeline.h"
 #include "trace.h"
@@ -40,11 +42,26 @@ LOKY_FUNCTION(loky_timeline_svg);
 
 #define HIDDEN			"<insufficient privilege>"
 
+/* Older events are left out where there are more: jsonb has its limits. */
+#define MOST_EVENTS		262144
+
 /* Microseconds as milliseconds. */
 static Datum
 us_to_ms(double us)
 {
 	return Float8GetDatum(us / 1000);
+}
+
+/*
+ * Whoever wrote the text did not know its encoding, and may have cut it in the midst
+ * of a character: drop what is left of that.
+ */
+static void
+clip_text(char *text)
+{
+	int			len = (int) strlen(text);
+
+	text[pg_mbcliplen(text, len, len)] = '\0';
 }
 
 static void
@@ -54,8 +71,7 @@ put_stats(ReturnSetInfo *rsinfo, LokySharedStats *stats)
 	Datum		values[10] = {0};
 	bool		nulls[10] = {false};
 
-	stats->task[pg_mbcliplen(stats->task, (int) strlen(stats->task),
-							 LOKY_STATS_TEXT)] = '\0';
+	clip_text(stats->task);
 	values[0] = Int32GetDatum(stats->executor_id);
 	loky_api_set_text(values, nulls, 1, loky_api_may_read(stats->role) ?
 					  stats->task : HIDDEN);
@@ -92,46 +108,109 @@ loky_stats_rows(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* stats_reset(): forget the statistics, and those of the executors. */
+/* stats_reset(): forget the statistics of this database, and of its executors. */
 Datum
 loky_stats_reset_sql(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	loky_stats_reset();
+	loky_stats_reset(MyDatabaseId);
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		executor->succeeded = 0;
-		executor->failed = 0;
-		executor->cancelled = 0;
-		executor->restarts = 0;
+		if (executor->database == MyDatabaseId)
+		{
+			executor->succeeded = 0;
+			executor->failed = 0;
+			executor->cancelled = 0;
+		}
 		LWLockRelease(&executor->lock);
 	}
 	PG_RETURN_VOID();
 }
 
+static int
+compare_ages(const ListCell *a, const ListCell *b)
+{
+	const LokyTraceEvent *ea = lfirst(a);
+	const LokyTraceEvent *eb = lfirst(b);
+	TimestampTz enda = ea->start + ea->us;
+	TimestampTz endb = eb->start + eb->us;
+
+	return enda > endb ? -1 : enda < endb;
+}
+
+/* Is the event the end of what was found running? */
+static bool
+has_ended(const LokyTraceEvent *running, const LokyTraceEvent *event)
+{
+	return event->pid == running->pid &&
+		event->executor_id == running->executor_id &&
+		event->kind == running->kind &&
+		event->first <= running->first && running->first <= event->last &&
+		event->start + event->us > running->start;
+}
+
+/* What runs, but has not ended while the other events were copied. */
+static List *
+keep_running(List *running, List *events)
+{
+	List	   *kept = NIL;
+	ListCell   *lc;
+
+	foreach(lc, running)
+	{
+		ListCell   *other;
+
+		CHECK_FOR_INTERRUPTS();
+		foreach(other, events)
+		{
+			if (has_ended(lfirst(lc), lfirst(other)))
+				break;
+		}
+		if (other == NULL)
+			kept = lappend(kept, lfirst(lc));
+	}
+	return kept;
+}
+
 /* The events of this database, without what the reader may not see. */
 static List *
-get_events(TimestampTz *complete_since)
+get_events(void)
 {
+	List	   *running;
 	List	   *events = NIL;
 	ListCell   *lc;
 
 	loky_attach();
-	foreach(lc, loky_trace_copy(complete_since))
+
+	/* in this order, so that nothing is missed */
+	running = loky_history_running(NIL, MyDatabaseId);
+	foreach(lc, loky_trace_copy(NIL))
 	{
 		LokyTraceEvent *event = lfirst(lc);
 
-		if (event->database != MyDatabaseId)
-			continue;
+		if (event->database == MyDatabaseId)
+			events = lappend(events, event);
+	}
+	events = list_concat(events, keep_running(running, events));
+	if (list_length(events) > MOST_EVENTS)
+	{
+		list_sort(events, compare_ages);
+		events = list_truncate(events, MOST_EVENTS);
+	}
+	foreach(lc, events)
+	{
+		LokyTraceEvent *event = lfirst(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		clip_text(event->name);
 		if (!loky_api_may_read(event->role))
 		{
 			event->labelled = true;
 			strlcpy(event->name, HIDDEN, LOKY_TRACE_NAME);
 		}
-		events = lappend(events, event);
 	}
 	return events;
 }
@@ -140,19 +219,16 @@ get_events(TimestampTz *complete_since)
 static void
 append_args(StringInfo json, const LokyTraceEvent *event)
 {
-	static const char *const ends[] = {"succeeded", "failed", "cancelled"};
-	char	   *text = pnstrdup(event->name,
-								pg_mbcliplen(event->name, (int) strlen(event->name),
-											 LOKY_TRACE_NAME));
+	static const char *const ends[] = {"succeeded", "failed", "cancelled", "running"};
 
 	appendStringInfo(json, "{\"state\":\"%s\",\"%s\":", ends[event->end],
 					 event->labelled ? "label" : "task");
-	escape_json(json, text);
+	escape_json(json, event->name);
 	if (event->kind == LOKY_TRACE_TASK)
-		appendStringInfo(json, ",\"future\":" UINT64_FORMAT, event->future);
+		appendStringInfo(json, ",\"future\":" UINT64_FORMAT, event->first);
 	else
-		appendStringInfo(json, ",\"first_item\":" UINT64_FORMAT ",\"items\":" UINT64_FORMAT ",\"failed\":" UINT64_FORMAT,
-						 event->first, event->nitems, event->nfailed);
+		appendStringInfo(json, ",\"first_item\":" UINT64_FORMAT ",\"last_item\":" UINT64_FORMAT ",\"items\":%u,\"failed\":%u",
+						 event->first, event->last, event->nitems, event->nfailed);
 	appendStringInfoChar(json, '}');
 }
 
@@ -168,55 +244,47 @@ append_event(StringInfo json, const LokyTraceEvent *event)
 					 kinds[event->kind],
 					 event->start + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY,
 					 event->us, event->executor_id, event->pid);
-	if (event->end != LOKY_TRACE_SUCCEEDED)
-		appendStringInfo(json, "\"cname\":\"%s\",",
-						 event->end == LOKY_TRACE_FAILED ? "terrible" : "grey");
+	if (event->end == LOKY_TRACE_FAILED)
+		appendStringInfoString(json, "\"cname\":\"terrible\",");
+	else if (event->end == LOKY_TRACE_CANCELLED)
+		appendStringInfoString(json, "\"cname\":\"grey\",");
 	appendStringInfoString(json, "\"args\":");
 	append_args(json, event);
 	appendStringInfoString(json, "},");
 }
 
-/* Has one of these, the first of their tracks, the track of this event? */
-static bool
-has_track(List *tracks, const LokyTraceEvent *event)
-{
-	ListCell   *lc;
-
-	foreach(lc, tracks)
-	{
-		const LokyTraceEvent *track = lfirst(lc);
-
-		if (track->pid == event->pid && track->executor_id == event->executor_id)
-			return true;
-	}
-	return false;
-}
-
-/* What the tracks are called: one for each process in each executor. */
+/*
+ * Names of tracks, one for each process in each executor, and of executors, which
+ * have the process 0 in the table of what is named.
+ */
 static void
 append_names(StringInfo json, List *events)
 {
-	List	   *executors = NIL;
-	List	   *tracks = NIL;
+	HASHCTL		control = {.keysize = sizeof(LokyTrack),
+		.entrysize = sizeof(LokyTrack),
+	.hcxt = CurrentMemoryContext};
+	HTAB	   *named = hash_create("loky tracks", 64, &control,
+									HASH_ELEM | HASH_CONTEXT | HASH_BLOBS);
 	ListCell   *lc;
 
 	foreach(lc, events)
 	{
-		LokyTraceEvent *event = lfirst(lc);
+		const LokyTraceEvent *event = lfirst(lc);
+		LokyTrack	track = {.executor_id = event->executor_id};
+		bool		found;
 
-		if (!list_member_int(executors, event->executor_id))
-		{
-			executors = lappend_int(executors, event->executor_id);
+		CHECK_FOR_INTERRUPTS();
+		(void) hash_search(named, &track, HASH_ENTER, &found);
+		if (!found)
 			appendStringInfo(json, "{\"name\":\"process_name\",\"ph\":\"M\",\"pid\":%d,\"args\":{\"name\":\"loky executor %d\"}},",
 							 event->executor_id, event->executor_id);
-		}
-		if (has_track(tracks, event))
-			continue;
-		tracks = lappend(tracks, event);
-		appendStringInfo(json, "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s %d\"}},",
-						 event->executor_id, event->pid,
-						 event->kind == LOKY_TRACE_MAP ? "caller" : "worker",
-						 event->pid);
+		track.pid = event->pid;
+		(void) hash_search(named, &track, HASH_ENTER, &found);
+		if (!found)
+			appendStringInfo(json, "{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"args\":{\"name\":\"%s %d\"}},",
+							 event->executor_id, event->pid,
+							 event->kind == LOKY_TRACE_MAP ? "caller" : "worker",
+							 event->pid);
 	}
 }
 
@@ -224,8 +292,7 @@ append_names(StringInfo json, List *events)
 Datum
 loky_trace(PG_FUNCTION_ARGS)
 {
-	TimestampTz complete_since;
-	List	   *events = get_events(&complete_since);
+	List	   *events = get_events();
 	StringInfoData json;
 	ListCell   *lc;
 
@@ -241,15 +308,6 @@ loky_trace(PG_FUNCTION_ARGS)
 		json.data[--json.len] = '\0';
 	appendStringInfoString(&json, "]}");
 	return DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data));
-}
-
-static LokyTimeline *
-get_timeline(void)
-{
-	TimestampTz complete_since;
-	List	   *events = get_events(&complete_since);
-
-	return loky_timeline_create(events, complete_since);
 }
 
 /* timeline(width): a line for each worker. */
@@ -270,7 +328,7 @@ loky_timeline(PG_FUNCTION_ARGS)
 				 errmsg("argument \"width\" must be from %d to %d", LEAST_WIDTH,
 						MOST_WIDTH),
 				 errhint("It is the number of characters of a line.")));
-	timeline = get_timeline();
+	timeline = loky_timeline_create(get_events());
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	foreach(lc, timeline->lanes)
 	{
@@ -287,5 +345,5 @@ loky_timeline(PG_FUNCTION_ARGS)
 Datum
 loky_timeline_svg(PG_FUNCTION_ARGS)
 {
-	return CStringGetTextDatum(loky_timeline_draw(get_timeline()));
+	return CStringGetTextDatum(loky_timeline_draw(loky_timeline_create(get_events())));
 }

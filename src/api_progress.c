@@ -45,16 +45,38 @@ typedef struct Work
 	TimestampTz since;
 } Work;
 
+/* Write down what the worker's task, or the present item, tells. */
+static void
+tell(LokySharedWorker *worker, int64 done, int64 total, const char *message)
+{
+	LokySharedExecutor *executor = &loky->executors[worker->executor];
+	LokySharedProgress *progress = &worker->progress;
+	int			len = 0;
+
+	if (message != NULL)
+		len = pg_mbcliplen(message, (int) strlen(message),
+						   LOKY_PROGRESS_MESSAGE - 1);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	progress->told = true;
+	progress->since = worker->task != NULL ? worker->task->started :
+		GetCurrentStatementStartTimestamp();
+	progress->done = done;
+	progress->total = total;
+	if (len > 0)
+		memcpy(progress->message, message, len);
+	progress->message[len] = '\0';
+	LWLockRelease(&executor->lock);
+}
+
 /*
  * report_progress(done, total, message): tell how far the present task has come.
- * Means nothing in a session, so that functions can be tried there.
+ * Means nothing in a session or an initializer, so that functions can be tried
+ * there.
  */
 Datum
 loky_report_progress(PG_FUNCTION_ARGS)
 {
 	LokySharedWorker *worker = LokyMyWorker;
-	LokySharedExecutor *executor;
-	LokySharedProgress *progress;
 	char	   *message = NULL;
 	int64		done;
 	int64		total;
@@ -71,27 +93,8 @@ loky_report_progress(PG_FUNCTION_ARGS)
 				 errhint("Tell how much is done, and of how much in all.")));
 	if (!PG_ARGISNULL(2))
 		message = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	if (worker == NULL)
-		PG_RETURN_VOID();
-
-	executor = &loky->executors[worker->executor];
-	progress = &worker->progress;
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (!progress->told)
-		progress->since = GetCurrentTransactionStartTimestamp();
-	progress->told = true;
-	progress->done = done;
-	progress->total = total;
-	progress->message[0] = '\0';
-	if (message != NULL)
-	{
-		int			len = pg_mbcliplen(message, (int) strlen(message),
-									   LOKY_PROGRESS_MESSAGE - 1);
-
-		memcpy(progress->message, message, len);
-		progress->message[len] = '\0';
-	}
-	LWLockRelease(&executor->lock);
+	if (worker != NULL && (worker->task != NULL || worker->map != NULL))
+		tell(worker, done, total, message);
 	PG_RETURN_VOID();
 }
 
@@ -147,13 +150,18 @@ list_worker(const LokySharedExecutor *executor, LokySharedWorker *worker,
 	return lappend(works, work);
 }
 
-/* All that is under way in the executor. */
+/* All that is under way in the executor, if it is one of this database. */
 static List *
 list_works(LokySharedExecutor *executor)
 {
 	List	   *works;
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
+	if (executor->id == 0 || executor->database != MyDatabaseId)
+	{
+		LWLockRelease(&executor->lock);
+		return NIL;
+	}
 	works = list_maps(executor, NIL);
 	for (int i = 0; i < loky->nworkers; i++)
 	{
@@ -214,7 +222,7 @@ loky_progress_rows(PG_FUNCTION_ARGS)
 		ListCell   *lc;
 		List	   *works;
 
-		/* a hint will do: an executor that is free has nothing under way */
+		/* a hint, looked at again under the lock */
 		if (loky->executors[i].id == 0 ||
 			loky->executors[i].database != MyDatabaseId)
 			continue;

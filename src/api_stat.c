@@ -199,6 +199,7 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		uint64		future = 0;
 		char	   *task = NULL;
 		Oid			role;
+		bool		ours;
 		uint64		restarts;
 		int64		memory;
 
@@ -212,12 +213,14 @@ loky_worker_rows(PG_FUNCTION_ARGS)
 		memcpy(&worker, shared, sizeof(worker));
 		role = executor->role;
 		restarts = executor->restarts;
+
+		/* texts of other databases may be in another encoding */
+		ours = executor->database == MyDatabaseId;
 		if (worker.task != NULL)
-		{
 			future = pg_atomic_read_u64(&worker.task->id);
+		if (worker.task != NULL && ours)
 			task = pstrdup(loky_request_text(&worker.task->request, LOKY_TEXT_TASK));
-		}
-		else if (worker.map != NULL)
+		else if (worker.map != NULL && ours)
 			task = pstrdup(loky_request_text(&worker.map->request, LOKY_TEXT_TASK));
 		LWLockRelease(&executor->lock);
 		if (worker.state == LOKY_WORKER_FREE || worker.pid == 0)

@@ -115,7 +115,6 @@ begin_drop_database(Oid database)
 	/* the command is about to refuse its own database */
 	if (database == MyDatabaseId)
 		return;
-	loky_attach();
 	if (!loky_vacate(&tenant, drop_is_forced ? LOKY_HEED_NOTHING :
 					 LOKY_HEED_RUNNING, &use))
 		raise_in_use(psprintf("database \"%s\" is being accessed by loky tasks",

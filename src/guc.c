@@ -34,6 +34,7 @@
 int			loky_max_tasks = 65536;
 int			loky_max_total_workers = 8;
 int			loky_shared_memory = 256;
+int			loky_trace_size = 4096;
 
 bool		loky_enabled = true;
 int			loky_max_tasks_per_role = -1;
@@ -50,7 +51,6 @@ uint64		loky_env_changes = 0;
 int			loky_executor_id = 0;
 int			loky_log_min_duration = -1;
 int			loky_max_workers = -1;
-int			loky_trace_size = 32768;
 int			loky_timeout = 10000;
 
 /* the text of loky.executor; its number is loky_executor_id */
@@ -199,12 +199,12 @@ define_server_settings(void)
 							NULL, NULL, NULL);
 
 	DefineCustomIntVariable("loky.trace_size",
-							"Sets how many recent runs are kept for loky.trace() and the timelines.",
+							"Sets how many recent runs of each worker are kept for loky.trace() and the timelines.",
 							"0 means none.",
 							&loky_trace_size,
-							32768,
+							4096,
 							0,
-							10000000,
+							65536,
 							PGC_POSTMASTER,
 							0,
 							NULL, NULL, NULL);

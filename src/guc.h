@@ -17,7 +17,7 @@
 extern int	loky_max_tasks;
 extern int	loky_max_total_workers;
 extern int	loky_shared_memory;		/* megabytes */
-extern int	loky_trace_size;		/* events */
+extern int	loky_trace_size;		/* events of each worker */
 
 /* reload */
 extern bool loky_enabled;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * history.h
- *	  Writing down what has been run, for statistics, traces and the log.
+ *	  Writing down what has been run, for statistics and traces.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -13,25 +13,16 @@
 #ifndef LOKY_HISTORY_H
 #define LOKY_HISTORY_H
 
+#include "map.h"
 #include "pool.h"
-#include "stats.h"
-
-/* A range of items as its worker has run it. */
-typedef struct LokyRangeRun
-{
-	TimestampTz start;
-	uint64		us;
-	uint64		first;			/* item, from 0 */
-	LokyTally	tally;
-} LokyRangeRun;
 
 extern void loky_history_task(const LokySharedWorker *worker,
 							  LokySharedTask *task, LokyTaskState state,
-							  uint64 rows, TimestampTz now, int log_min);
-extern void loky_history_items(const LokySharedWorker *worker,
-							   const LokyRangeRun *run);
-extern void loky_history_log_items(const LokySharedMap *map, uint64 first,
-								   uint64 n, uint64 us);
-extern void loky_history_map(const LokySharedMap *map);
+							  uint64 rows, TimestampTz now);
+extern void loky_history_begin_range(LokySharedPart *part);
+extern void loky_history_end_range(const LokySharedWorker *worker,
+								   LokySharedPart *part, uint64 us);
+extern void loky_history_map(LokySharedMap *map);
+extern List *loky_history_running(List *events, Oid database);
 
 #endif							/* LOKY_HISTORY_H */

@@ -368,6 +368,7 @@ loky_launcher_main(Datum main_arg)
 
 	if (loky == NULL)
 		proc_exit(0);
+	loky_wait_register();
 	loky_area_attach(loky->area);
 	handles = MemoryContextAllocZero(TopMemoryContext,
 									 loky->nworkers * sizeof(*handles));

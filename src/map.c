@@ -290,17 +290,27 @@ loky_map_wake_reader(LokySharedMap *map, uint64 now)
 	return true;
 }
 
-/* What the worker in this slot has of the map; made at the first call. */
+/* What the worker in this slot has of the map; NULL where it has never asked. */
+LokySharedPart *
+loky_map_known_part(LokySharedMap *map, int worker)
+{
+	dsa_pointer *parts = loky_area_address(map->parts);
+
+	return DsaPointerIsValid(parts[worker]) ?
+		loky_area_address(parts[worker]) : NULL;
+}
+
+/* The same, but made at the first call; NULL where there is no memory for it. */
 LokySharedPart *
 loky_map_part(LokySharedMap *map, int worker)
 {
 	dsa_pointer *parts = loky_area_address(map->parts);
-	LokySharedPart *part;
+	LokySharedPart *part = loky_map_known_part(map, worker);
 	Size		outcomes;
 	uint64		max_outcomes;
 
-	if (DsaPointerIsValid(parts[worker]))
-		return loky_area_address(parts[worker]);
+	if (part != NULL)
+		return part;
 
 	max_outcomes = map->chunksize > 0 ? Min(map->chunksize, map->nitems) : 1024;
 	outcomes = max_outcomes * sizeof(LokySharedOutcome);
@@ -331,16 +341,14 @@ loky_map_part(LokySharedMap *map, int worker)
 LokySharedWorker *
 loky_map_holder(LokySharedMap *map, uint64 item)
 {
-	dsa_pointer *parts = loky_area_address(map->parts);
-
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedPart *part;
 
-		if (loky->workers[i].map != map || !DsaPointerIsValid(parts[i]))
+		if (loky->workers[i].map != map)
 			continue;
-		part = loky_area_address(parts[i]);
-		if (part->range.lo <= item && item < part->range.hi)
+		part = loky_map_known_part(map, i);
+		if (part != NULL && part->range.lo <= item && item < part->range.hi)
 			return &loky->workers[i];
 	}
 	return NULL;

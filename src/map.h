@@ -16,6 +16,8 @@
 #include "map_retry.h"
 #include "pool.h"
 #include "request.h"
+#include "stats.h"
+#include "trace.h"
 
 typedef enum LokyMapMode
 {
@@ -112,7 +114,9 @@ struct LokySharedPart
 	uint64		wish;			/* items to claim next, from experience */
 	uint64		nsucceeded;		/* items not yet counted by the executor */
 	uint64		nfailed;
-	uint64		nrows;			/* of the succeeded, ever */
+	uint64		nrows;			/* of the outcomes that are not yet published */
+	LokySharedRun run;			/* the range since it was claimed: see history.c */
+	LokyTraceEvent *event;		/* the last one of this work on the map, or NULL */
 	dsa_pointer chunk;			/* being filled, or invalid */
 	dsa_pointer outcomes;
 	LokySharedStore store;		/* of the item that runs */
@@ -212,29 +216,25 @@ struct LokySharedMap
 };
 
 /* both sides (map.c) */
-extern bool loky_map_claim(LokySharedMap *map, uint64 wish,
-						   LokySharedPart *part);
+extern bool loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedPart *part);
 extern bool loky_map_claimable(LokySharedMap *map);
 extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
-extern void loky_map_publish(LokySharedMap *map,
-							 const LokySharedOutcome *outcomes, uint32 n);
+extern void loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n);
 extern uint64 loky_map_clock(void);
 extern bool loky_map_wake_reader(LokySharedMap *map, uint64 now);
 extern void loky_map_stop_at(LokySharedMap *map, uint64 item);
-extern void loky_map_free_value(LokySharedMap *map, LokyItemState state,
-								uint64 value);
+extern void loky_map_free_value(LokySharedMap *map, LokyItemState state, uint64 value);
 extern void loky_map_free(LokySharedMap *map);
 extern bool loky_map_detach(LokySharedMap *map);
 extern LokySharedPart *loky_map_part(LokySharedMap *map, int worker);
+extern LokySharedPart *loky_map_known_part(LokySharedMap *map, int worker);
 extern LokySharedWorker *loky_map_holder(LokySharedMap *map, uint64 item);
-extern void loky_map_add_notice(LokySharedMap *map, const char *data,
-								Size len);
+extern void loky_map_add_notice(LokySharedMap *map, const char *data, Size len);
 extern void loky_map_unchunk(LokySharedMap *map, dsa_pointer dp);
-extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part,
-							   const char *data, Size len,
-							   LokySharedOutcome *outcome);
-extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part,
-								  LokySharedStore *store, bool may_spill);
+extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part, const char *data,
+							   Size len, LokySharedOutcome *outcome);
+extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part, LokySharedStore *store,
+								  bool may_spill);
 
 /* the worker's side: map_worker.c and map_part.c */
 extern void loky_map_work(LokySharedMap *map);
@@ -243,8 +243,8 @@ extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
 							   const char *error, Size len,
 							   const LokySharedTiming *timing);
 extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
+extern void loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-							const LokySharedWorker *worker,
-							const char *error, Size len);
+							const LokySharedWorker *worker, const char *error, Size len);
 
 #endif							/* LOKY_MAP_H */

@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "access/tupmacs.h"
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "tcop/tcopprot.h"
@@ -405,11 +406,13 @@ loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end)
 		outcome->item = item;
 		outcome->value = loky_expression_run(job->expression, &isnull);
 		outcome->state = isnull ? LOKY_ITEM_NULL : LOKY_ITEM_VALUE;
+		part->nrows++;
 		part->noutcomes++;
 	}
 }
 
-static void
+/* Returns the number of rows that it has returned, or changed. */
+static uint64
 run_statement(LokyMapJob *job, uint64 item, LokySharedOutcome *outcome)
 {
 	LokyCompletion completion;
@@ -422,13 +425,27 @@ run_statement(LokyMapJob *job, uint64 item, LokySharedOutcome *outcome)
 		loky_limit_check();
 		outcome->state = LOKY_ITEM_VALUE;
 		outcome->value = completion.processed;
-		return;
+		return completion.processed;
 	}
 	loky_dest_reset(LokyMyDest);
 	loky_store_begin(LokyMyWriter, &job->part->store);
 	loky_plan_run(job->plan, &args, LokyMyDest, &completion);
 	loky_limit_check();
 	take_outcome(job, &completion, outcome);
+	return completion.processed;
+}
+
+/* What an item has told of its progress says nothing about the next. */
+void
+loky_item_forget_progress(void)
+{
+	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
+
+	if (!LokyMyWorker->progress.told)
+		return;
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	LokyMyWorker->progress.told = false;
+	LWLockRelease(&executor->lock);
 }
 
 /*
@@ -441,9 +458,13 @@ loky_item_run(LokyMapJob *job, uint64 item)
 	LokySharedPart *part = job->part;
 	LokySharedOutcome *outcome = &job->outcomes[part->noutcomes];
 	bool		timed = DsaPointerIsValid(job->map->timings);
+	uint64		nrows = 1;
 	instr_time	start;
 	instr_time	end;
 
+	loky_item_forget_progress();
+	if (part->noutcomes > 0 && !job->repeatable)
+		SetCurrentStatementStartTimestamp();
 	if (timed)
 	{
 		outcome->timing.worker = MyProcPid;
@@ -460,12 +481,13 @@ loky_item_run(LokyMapJob *job, uint64 item)
 	if (job->expression != NULL)
 		run_expression(job, item, outcome);
 	else
-		run_statement(job, item, outcome);
+		nrows = run_statement(job, item, outcome);
 	if (timed)
 	{
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_SUBTRACT(end, start);
 		outcome->timing.elapsed = INSTR_TIME_GET_MICROSEC(end);
 	}
+	part->nrows += nrows;
 	part->noutcomes++;
 }

@@ -47,5 +47,6 @@ extern bool loky_item_is_cheap(const LokyMapJob *job);
 extern void loky_item_run(LokyMapJob *job, uint64 item);
 extern void loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end);
 extern void loky_item_end(LokyMapJob *job);
+extern void loky_item_forget_progress(void);
 
 #endif							/* LOKY_MAP_ITEM_H */

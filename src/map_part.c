@@ -28,26 +28,12 @@
 #include "map.h"
 #include "pool.h"
 
-/* The rows that so many items have returned, or changed where those are counted. */
-static uint64
-count_rows(const LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n)
+/* So many items of the range have been run, and so many of these have failed. */
+static void
+count_calls(LokySharedPart *part, uint64 n, uint64 nfailed)
 {
-	uint64		rows = 0;
-
-	if (map->mode == LOKY_MAP_ONE)
-		return n;
-	for (uint32 i = 0; i < n; i++)
-	{
-		if (outcomes[i].state == LOKY_ITEM_ROWS)
-		{
-			LokySharedPiece *piece = loky_area_address(outcomes[i].value);
-
-			rows += piece->store.rows;
-		}
-		else if (outcomes[i].state != LOKY_ITEM_NONE)
-			rows += map->counts ? outcomes[i].value : 1;
-	}
-	return rows;
+	part->run.tally.calls += n;
+	part->run.tally.failures += nfailed;
 }
 
 /* The outcomes of the part, if any, are final: hand them to the reader. */
@@ -60,10 +46,11 @@ loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
 	if (n == 0)
 		return;
 
-	/* pieces are the reader's once they are published */
-	part->nrows += count_rows(map, outcomes, n);
 	loky_map_publish(map, outcomes, n);
 	part->noutcomes = 0;
+	count_calls(part, n, 0);
+	part->run.tally.rows += part->nrows;
+	part->nrows = 0;
 	part->nsucceeded += n;
 	part->range.lo += n;
 	part->committed = false;
@@ -96,6 +83,7 @@ loky_map_fail_part(LokySharedMap *map, LokySharedPart *part, const char *error,
 		}
 		loky_map_publish(map, &outcome, 1);
 	}
+	count_calls(part, n, n);
 	part->nfailed += n;
 	part->range.lo += n;
 	part->committed = false;
@@ -112,6 +100,24 @@ loky_map_drop_part(LokySharedMap *map, LokySharedPart *part)
 	for (uint32 i = 0; i < part->noutcomes; i++)
 		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
 	part->noutcomes = 0;
+	part->nrows = 0;
+}
+
+/*
+ * The transaction was aborted as the map is not wanted any more: what it has run
+ * comes to nothing.
+ */
+void
+loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part)
+{
+	uint64		n = part->running ? part->noutcomes + 1 : 0;
+
+	n = Min(n, part->range.hi - part->range.lo);
+	loky_map_drop_part(map, part);
+	count_calls(part, n, 0);
+	part->run.ncancelled += n;
+	part->range.lo += n;
+	part->running = false;
 }
 
 /*
@@ -126,8 +132,6 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 {
 	LokySharedTiming timing = {0};
 
-	if (part == NULL)
-		return;
 	if (part->noutcomes > 0)
 	{
 		bool		was_running = part->running &&

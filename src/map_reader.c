@@ -38,9 +38,8 @@
 #include "submission.h"
 #include "worker.h"
 
-/* The progress is told so often, and looked at after so many results. */
+/* The progress is told so often. */
 #define NOTICE_INTERVAL_US	USECS_PER_SEC
-#define NOTICE_STRIDE		256
 
 struct LokyMapReader
 {
@@ -55,7 +54,7 @@ struct LokyMapReader
 	uint64		index;			/* ... and its place */
 	uint64		limit;			/* as told to the workers */
 	TimestampTz next_notice;	/* of the progress; DT_NOEND: none is wanted */
-	bool		noticed;		/* one has been raised */
+	uint64		noticed;		/* outcomes, as the last one has told */
 	LokySharedPlace *places;	/* of the map */
 	volatile uint8 *states;
 	LokyPatience patience;
@@ -187,7 +186,10 @@ raise_notices(LokySharedMap *map)
 	}
 }
 
-/* Tell of the progress if that is due, or at the end if it ever was. */
+/*
+ * Tell of the progress if that is due, or at the end of what took long enough for it
+ * to have been due.
+ */
 static void
 tell_progress(LokyMapReader *reader, bool at_end)
 {
@@ -197,11 +199,12 @@ tell_progress(LokyMapReader *reader, bool at_end)
 	if (TIMESTAMP_IS_NOEND(reader->next_notice))
 		return;
 	now = GetCurrentTimestamp();
-	if (at_end ? !reader->noticed : now < reader->next_notice)
+	if (now < (at_end ? map->started + NOTICE_INTERVAL_US : reader->next_notice) ||
+		(at_end && reader->noticed == reader->nitems))
 		return;
-	reader->noticed = true;
+	reader->noticed = pg_atomic_read_u64(&map->published);
 	reader->next_notice = at_end ? DT_NOEND : now + NOTICE_INTERVAL_US;
-	loky_progress_notice((int64) pg_atomic_read_u64(&map->published),
+	loky_progress_notice((int64) reader->noticed,
 						 (int64) pg_atomic_read_u64(&map->nfailed),
 						 (int64) reader->nitems, map->started);
 }
@@ -648,8 +651,7 @@ loky_map_reader_next(LokyMapReader *reader, LokyOutcome *outcome)
 			continue;
 		}
 		take_outcome(reader, outcome);
-		if (reader->position % NOTICE_STRIDE == 0)
-			tell_progress(reader, false);
+		tell_progress(reader, false);
 		if (outcome->state != LOKY_ITEM_ERROR)
 			return true;
 		raise_notices(reader->map);

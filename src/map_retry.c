@@ -181,7 +181,9 @@ loky_map_retry_part(LokySharedMap *map, LokySharedPart *part, int sqlstate)
 	loky_map_retry_later(map, range, part->attempts + 1,
 						 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms));
 
-	/* what is left of the range has not been run before */
+	/* an attempt is a call; what is left of the range has not been run before */
+	part->run.tally.calls += range.hi - range.lo;
+	part->run.tally.failures += range.hi - range.lo;
 	part->range.lo = range.hi;
 	part->attempts = 0;
 	part->running = false;

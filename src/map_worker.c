@@ -256,9 +256,7 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 		{
 			/* nobody reads it any more: the error is the cancellation */
 			loky_cancel_children(LokyMyWorker);
-			loky_map_drop_part(job->map, part);
-			part->range.lo = part->range.hi;
-			part->running = false;
+			loky_map_cancel_part(job->map, part);
 		}
 		else
 		{
@@ -276,6 +274,20 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 	PG_END_TRY();
 }
 
+/* The transaction that began at this item has taken so long. */
+static void
+note_transaction(LokyMapJob *job, uint64 item, uint64 us)
+{
+	LokySharedPart *part = job->part;
+	LokyTally  *tally = &part->run.tally;
+
+	tally->total_us += us;
+	tally->max_us = Max(tally->max_us, us);
+	if (job->log_min_duration >= 0 && part->range.lo > item &&
+		us >= (uint64) job->log_min_duration * 1000)
+		loky_worker_log_items(job->map, item, part->range.lo - item, us);
+}
+
 /* Run the range that was claimed; what turns out too much is given back. */
 static void
 run_range(LokyMapJob *job)
@@ -285,12 +297,9 @@ run_range(LokyMapJob *job)
 	uint64		size = part->range.hi - part->range.lo;
 	uint64		start = loky_map_clock();
 	uint64		now = start;
-	uint64		succeeded = part->nsucceeded;
-	uint64		failed = part->nfailed;
-	uint64		rows = part->nrows;
-	LokyRangeRun run = {.start = GetCurrentTimestamp(),.first = part->range.lo};
 	volatile bool heavy = false;
 
+	loky_history_begin_range(part);
 	while (part->range.lo < part->range.hi)
 	{
 		uint64		item = part->range.lo;
@@ -305,11 +314,7 @@ run_range(LokyMapJob *job)
 		try_transaction(job, start, &heavy);
 		loky_debug_point("ended");
 		now = loky_map_clock();
-		run.tally.max_us = Max(run.tally.max_us, now - before);
-		if (job->log_min_duration >= 0 &&
-			now - before >= (uint64) job->log_min_duration * 1000)
-			loky_history_log_items(map, item, part->range.lo - item,
-								   now - before);
+		note_transaction(job, item, now - before);
 		notify_reader(map, now);
 		if ((heavy || now - start > HEAVY_RANGE_US || items_left(part) == 0) &&
 			part->range.lo < part->range.hi && !part->whole)
@@ -319,30 +324,13 @@ run_range(LokyMapJob *job)
 				loky_sched_offer_map(map);
 		}
 	}
-	run.us = run.tally.total_us = now - start;
-	run.tally.failures = part->nfailed - failed;
-	run.tally.calls = part->nsucceeded - succeeded + run.tally.failures;
-	run.tally.rows = part->nrows - rows;
-	loky_history_items(LokyMyWorker, &run);
+	loky_history_end_range(LokyMyWorker, part, now - start);
 	if (map->delay > 0)
 		part->wish = 1;
 	else if (now - start < SHORT_RANGE_US)
 		part->wish = Min(size * 2, part->max_outcomes);
 	else if (now - start > LONG_RANGE_US)
 		part->wish = Max(size / 2, 1);
-}
-
-/* What an item has told of its progress says nothing about the next. */
-static void
-forget_progress(void)
-{
-	LokySharedExecutor *executor = &loky->executors[LokyMyWorker->executor];
-
-	if (!LokyMyWorker->progress.told)
-		return;
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	LokyMyWorker->progress.told = false;
-	LWLockRelease(&executor->lock);
 }
 
 /* Rest as long as the map wants it after each item, unless something ends that. */
@@ -387,6 +375,7 @@ begin_job(LokyMapJob *job, LokySharedMap *map)
 	job->context = AllocSetContextCreate(TopMemoryContext, "loky map",
 										 ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(job->context);
+	job->part->event = NULL;
 	job->part->whole = map->chunksize > 0;
 	job->log_min_duration = -1;
 	job->part->repeatable = false;
@@ -461,7 +450,7 @@ loky_map_work(LokySharedMap *map)
 			break;
 		}
 		run_range(&job);
-		forget_progress();
+		loky_item_forget_progress();
 		rest_after(map);
 		(void) pgstat_report_stat(false);
 		(void) loky_worker_reload();

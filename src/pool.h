@@ -145,6 +145,8 @@ typedef struct LokySharedRole
 #define LOKY_KEY_LOCKS		32
 
 typedef struct LokySharedKey LokySharedKey;
+typedef struct LokySharedStatsTable LokySharedStatsTable;
+typedef struct LokySharedTrace LokySharedTrace;
 
 typedef struct LokySharedControl
 {
@@ -196,6 +198,8 @@ typedef struct LokySharedControl
 	LokySharedKey **key_buckets;	/* see key.c */
 	uint32		nkey_buckets;	/* constant, a power of 2 */
 	LokySharedKey *free_keys;	/* under free_keys_lock */
+	LokySharedStatsTable *stats;
+	LokySharedTrace *trace;
 	void	   *area;
 } LokySharedControl;
 

@@ -543,7 +543,7 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate,
 void
 loky_sched_count_items(LokySharedExecutor *executor, LokySharedWorker *worker)
 {
-	LokySharedPart *part = loky_map_part(worker->map, worker->index);
+	LokySharedPart *part = loky_map_known_part(worker->map, worker->index);
 
 	if (part == NULL)
 		return;

@@ -30,6 +30,7 @@
 
 #include "area.h"
 #include "errdata.h"
+#include "history.h"
 #include "map.h"
 #include "pool.h"
 #include "sched.h"
@@ -206,32 +207,65 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 			const StringInfo error, LokyAftermath *after)
 {
 	LokySharedTask *task = worker->task;
+	TimestampTz now = GetCurrentTimestamp();
 	int			sqlstate = worker->kill ? ERRCODE_LOKY_SHUTDOWN_EXECUTOR :
 		ERRCODE_LOKY_TERMINATED_WORKER;
 
 	worker->task = NULL;
 	executor->nrunning--;
 	if (worker->phase == LOKY_PHASE_COMMITTED)
-		loky_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
-	else if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
 	{
+		loky_history_task(worker, task, LOKY_TASK_SUCCEEDED,
+						  task->result.rows, now);
+		loky_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
+		return;
+	}
+	if (pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+	{
+		loky_history_task(worker, task, LOKY_TASK_CANCELLED, 0, now);
 		loky_store_free(&task->result);
 		loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0, after);
+		return;
 	}
-	else if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill)
+	if (worker->phase == LOKY_PHASE_TAKEN && !worker->kill)
 	{
 		loky_task_set_state(task, LOKY_TASK_PENDING);
 		task->attempts--;
 		task->worker = 0;
 		loky_queue_push_front(executor, task);
+		return;
 	}
-	else if (worker->kill ||
-			 !loky_gate_again(executor, task, worker->phase, sqlstate, after))
+	loky_history_task(worker, task, LOKY_TASK_FAILED, 0, now);
+	if (worker->kill ||
+		!loky_gate_again(executor, task, worker->phase, sqlstate, after))
 	{
 		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
 					   error->len);
 		loky_end_task(executor, task, LOKY_TASK_FAILED, sqlstate, after);
 	}
+}
+
+/* What becomes of the items that the dead worker had, and of their map. */
+static void
+settle_items(LokySharedExecutor *executor, LokySharedWorker *worker,
+			 const StringInfo error)
+{
+	LokySharedMap *map = worker->map;
+	LokySharedPart *part = loky_map_known_part(map, worker->index);
+
+	if (part != NULL)
+	{
+		TimestampTz start = part->run.start;
+
+		loky_map_settle(map, part, worker, error->data, error->len);
+		if (start != 0)
+			loky_history_end_range(worker, part,
+								   Max(GetCurrentTimestamp() - start, 0));
+		loky_sched_count_items(executor, worker);
+	}
+	worker->map = NULL;
+	if (loky_map_detach(map))
+		loky_map_free(map);
 }
 
 /*
@@ -248,8 +282,8 @@ loky_settle_fails_run(LokySharedWorker *worker)
 	if (worker->task != NULL)
 		return worker->phase == LOKY_PHASE_BEGUN ||
 			worker->phase == LOKY_PHASE_WROTE;
-	part = worker->map != NULL ? loky_map_part(worker->map, worker->index) :
-		NULL;
+	part = worker->map != NULL ?
+		loky_map_known_part(worker->map, worker->index) : NULL;
 	return part != NULL && part->running && !part->committed;
 }
 
@@ -286,16 +320,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 	if (worker->task != NULL)
 		settle_task(executor, worker, &error, after);
 	if (worker->map != NULL)
-	{
-		LokySharedMap *map = worker->map;
-
-		loky_map_settle(map, loky_map_part(map, worker->index), worker,
-						error.data, error.len);
-		loky_sched_count_items(executor, worker);
-		worker->map = NULL;
-		if (loky_map_detach(map))
-			loky_map_free(map);
-	}
+		settle_items(executor, worker, &error);
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	loky_executor_strengthen(executor, -1);

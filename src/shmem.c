@@ -4,7 +4,7 @@
  *	  Loky's part of the main shared memory segment: size, set-up, attaching.
  *
  * The segment is laid out once when the server starts, and again when it
- * restarts after a crash.  The arrays of tasks and the area rely on fresh
+ * restarts after a crash.  The array of tasks, the trace and the area rely on fresh
  * memory being zero, as the operating system hands it out: clearing tens of
  * megabytes at each start would only make them resident.
  *
@@ -31,6 +31,7 @@
 #include "pool.h"
 #include "stats.h"
 #include "trace.h"
+#include "wait.h"
 
 LokySharedControl *loky = NULL;
 
@@ -76,7 +77,7 @@ compute_layout(void)
 	l.task_map = CACHELINEALIGN(l.ntasks / 64 * sizeof(pg_atomic_uint64));
 	l.keys = CACHELINEALIGN(loky_key_table_size(l.ntasks));
 	l.stats = CACHELINEALIGN(loky_stats_size());
-	l.trace = CACHELINEALIGN(loky_trace_size_of_rings());
+	l.trace = CACHELINEALIGN(loky_trace_shmem_size());
 	l.area = loky_area_size();
 	l.total = add_size(l.control, l.roles);
 	l.total = add_size(l.total, l.executors);
@@ -191,8 +192,10 @@ loky_shmem_startup(void)
 		loky->tasks = carve(&place, l.tasks, false);
 		loky->task_map = carve(&place, l.task_map, true);
 		loky_key_init(carve(&place, l.keys, true), l.ntasks, lock_tranche);
-		loky_stats_init(carve(&place, l.stats, true));
-		loky_trace_init(carve(&place, l.trace, true));
+		loky->stats = carve(&place, l.stats, true);
+		loky_stats_init(loky->stats);
+		loky->trace = carve(&place, l.trace, false);
+		loky_trace_init(loky->trace);
 		loky->area = place;
 		init_objects(lock_tranche);
 		loky_area_init(loky->area, l.area, area_tranche);
@@ -214,6 +217,7 @@ loky_attach(void)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("loky is not loaded at server start"),
 				 errhint("Add loky to shared_preload_libraries and restart the server.")));
+	loky_wait_register();
 	loky_area_attach(loky->area);
 	loky_held_init();
 	loky_pledge_init();

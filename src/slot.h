@@ -57,7 +57,7 @@ typedef struct LokySharedProgress
 	bool		told;
 	int64		done;
 	int64		total;			/* -1: not known */
-	TimestampTz since;			/* when it told first */
+	TimestampTz since;			/* when the task, or the item, began */
 	char		message[LOKY_PROGRESS_MESSAGE];
 } LokySharedProgress;
 

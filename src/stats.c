@@ -4,9 +4,14 @@
  *	  Cumulative statistics of what tasks and items have cost.
  *
  * A table of fixed size, by executor and task.  A place is found by the hash of
- * both, which gives a bucket of a few entries; where all of them are in use the one
- * used least recently goes.  So nothing is allocated, no lock is wider than a
- * bucket, and an addition costs some tens of nanoseconds.
+ * both, which gives a bucket of a few entries.  Where all of them are in use the one
+ * with the least usage goes, and the usage of the others decays: so texts that come
+ * once displace each other, not those that come again and again.  Nothing is
+ * allocated, no lock is wider than a bucket, and an addition costs some tens of
+ * nanoseconds.
+ *
+ * A writer, which may be the launcher, need not know the encoding of the text, and
+ * cuts it at a byte.
  *
  * Locking
  * -------
@@ -24,41 +29,62 @@
 #include "common/hashfn.h"
 #include "storage/spin.h"
 
+#include "pool.h"
 #include "stats.h"
 
 #define NBUCKETS		256		/* a power of 2 */
 #define BUCKET_SIZE		8
 
+/* What is left of the usage of the others when an entry goes. */
+#define USAGE_DECAY		0.99
+
 typedef struct Bucket
 {
 	slock_t		mutex;
-	uint64		clock;			/* additions so far */
 	LokySharedStats entries[BUCKET_SIZE];
 } Bucket;
 
-static Bucket *buckets = NULL;
+struct LokySharedStatsTable
+{
+	Bucket		buckets[NBUCKETS];
+};
 
 /* Bytes of the table. */
 Size
 loky_stats_size(void)
 {
-	return NBUCKETS * sizeof(Bucket);
+	return sizeof(LokySharedStatsTable);
 }
 
 /* Lay the table out, in memory that is cleared. */
 void
-loky_stats_init(void *place)
+loky_stats_init(LokySharedStatsTable *table)
 {
-	buckets = place;
 	for (int i = 0; i < NBUCKETS; i++)
-		SpinLockInit(&buckets[i].mutex);
+		SpinLockInit(&table->buckets[i].mutex);
+}
+
+/* Make room in the full bucket.  The spinlock is held. */
+static LokySharedStats *
+evict_entry(Bucket *bucket)
+{
+	LokySharedStats *least = &bucket->entries[0];
+
+	for (int i = 0; i < BUCKET_SIZE; i++)
+		bucket->entries[i].usage *= USAGE_DECAY;
+	for (int i = 1; i < BUCKET_SIZE; i++)
+	{
+		if (bucket->entries[i].usage < least->usage)
+			least = &bucket->entries[i];
+	}
+	return least;
 }
 
 /* The entry of the key in its bucket, made if need be.  The spinlock is held. */
 static LokySharedStats *
 find_entry(Bucket *bucket, const LokyStatsKey *key, TimestampTz now)
 {
-	LokySharedStats *oldest = &bucket->entries[0];
+	LokySharedStats *made = NULL;
 
 	for (int i = 0; i < BUCKET_SIZE; i++)
 	{
@@ -66,17 +92,20 @@ find_entry(Bucket *bucket, const LokyStatsKey *key, TimestampTz now)
 
 		if (entry->executor_id == key->executor_id && entry->hash == key->hash)
 			return entry;
-		if (entry->used < oldest->used)
-			oldest = entry;
+		if (entry->executor_id == 0)
+			made = entry;
 	}
-	oldest->executor_id = key->executor_id;
-	oldest->hash = key->hash;
-	oldest->role = key->role;
-	oldest->database = key->database;
-	oldest->since = now;
-	memset(&oldest->tally, 0, sizeof(oldest->tally));
-	strlcpy(oldest->task, key->task, LOKY_STATS_TEXT);
-	return oldest;
+	if (made == NULL)
+		made = evict_entry(bucket);
+	made->executor_id = key->executor_id;
+	made->hash = key->hash;
+	made->role = key->role;
+	made->database = key->database;
+	made->usage = 0;
+	made->since = now;
+	memset(&made->tally, 0, sizeof(made->tally));
+	strlcpy(made->task, key->task, LOKY_STATS_TEXT);
+	return made;
 }
 
 /* Add to the statistics of the task, at about the time now. */
@@ -84,12 +113,12 @@ void
 loky_stats_add(const LokyStatsKey *key, const LokyTally *tally, TimestampTz now)
 {
 	uint64		hash = hash_combine64(key->hash, (uint64) key->executor_id);
-	Bucket	   *bucket = &buckets[hash & (NBUCKETS - 1)];
+	Bucket	   *bucket = &loky->stats->buckets[hash & (NBUCKETS - 1)];
 	LokySharedStats *entry;
 
 	SpinLockAcquire(&bucket->mutex);
 	entry = find_entry(bucket, key, now);
-	entry->used = ++bucket->clock;
+	entry->usage += 1;
 	entry->tally.calls += tally->calls;
 	entry->tally.failures += tally->failures;
 	entry->tally.rows += tally->rows;
@@ -111,7 +140,7 @@ loky_stats_count(void)
 bool
 loky_stats_copy(int n, LokySharedStats *copy)
 {
-	Bucket	   *bucket = &buckets[n / BUCKET_SIZE];
+	Bucket	   *bucket = &loky->stats->buckets[n / BUCKET_SIZE];
 
 	SpinLockAcquire(&bucket->mutex);
 	*copy = bucket->entries[n % BUCKET_SIZE];
@@ -119,32 +148,20 @@ loky_stats_copy(int n, LokySharedStats *copy)
 	return copy->executor_id != 0;
 }
 
-/* Forget what was run in the database. */
+/* Forget what tasks of this database have cost. */
 void
-loky_stats_forget_database(Oid database)
+loky_stats_reset(Oid database)
 {
 	for (int i = 0; i < NBUCKETS; i++)
 	{
-		SpinLockAcquire(&buckets[i].mutex);
+		Bucket	   *bucket = &loky->stats->buckets[i];
+
+		SpinLockAcquire(&bucket->mutex);
 		for (int j = 0; j < BUCKET_SIZE; j++)
 		{
-			LokySharedStats *entry = &buckets[i].entries[j];
-
-			if (entry->database == database)
-				memset(entry, 0, sizeof(*entry));
+			if (bucket->entries[j].database == database)
+				memset(&bucket->entries[j], 0, sizeof(LokySharedStats));
 		}
-		SpinLockRelease(&buckets[i].mutex);
-	}
-}
-
-/* Forget all. */
-void
-loky_stats_reset(void)
-{
-	for (int i = 0; i < NBUCKETS; i++)
-	{
-		SpinLockAcquire(&buckets[i].mutex);
-		memset(buckets[i].entries, 0, sizeof(buckets[i].entries));
-		SpinLockRelease(&buckets[i].mutex);
+		SpinLockRelease(&bucket->mutex);
 	}
 }

@@ -15,6 +15,8 @@
 
 #include "datatype/timestamp.h"
 
+#include "pool.h"
+
 /* Room for a task's text. */
 #define LOKY_STATS_TEXT	512
 
@@ -30,13 +32,23 @@ typedef struct LokyTally
 	uint64		wait_us;		/* from submission to start, of these */
 } LokyTally;
 
+/* A range of items, as far as its worker has run it. */
+typedef struct LokySharedRun
+{
+	TimestampTz start;			/* 0: none is run */
+	uint64		first;			/* its first item, from 0 */
+	uint64		ncancelled;		/* of the calls */
+	LokyTally	tally;
+} LokySharedRun;
+
+/* What a task has cost.  Its text may end in the middle of a character. */
 typedef struct LokySharedStats
 {
 	int			executor_id;	/* 0: unused */
 	uint64		hash;			/* of the request */
 	Oid			role;
 	Oid			database;
-	uint64		used;			/* by the clock of its bucket */
+	double		usage;			/* additions; older ones count for less */
 	TimestampTz since;
 	LokyTally	tally;
 	char		task[LOKY_STATS_TEXT];
@@ -53,12 +65,11 @@ typedef struct LokyStatsKey
 } LokyStatsKey;
 
 extern Size loky_stats_size(void);
-extern void loky_stats_init(void *place);
+extern void loky_stats_init(LokySharedStatsTable *table);
 extern void loky_stats_add(const LokyStatsKey *key, const LokyTally *tally,
 						   TimestampTz now);
 extern int	loky_stats_count(void);
 extern bool loky_stats_copy(int n, LokySharedStats *copy);
-extern void loky_stats_forget_database(Oid database);
-extern void loky_stats_reset(void);
+extern void loky_stats_reset(Oid database);
 
 #endif							/* LOKY_STATS_H */

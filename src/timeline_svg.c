@@ -17,15 +17,16 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
 #include <math.h>
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
-#include "utils/builtins.h"
+#include "miscadmin.h"
 #include "utils/timestamp.h"
-#include "utils/xml.h"
 
 #include "timeline.h"
+#include "xml_text.h"
 
 /* Pixels. */
 #define WIDTH			1000
@@ -39,10 +40,10 @@
 #define LEGEND_PITCH	20
 #define LEGEND_COLUMNS	3
 #define LEAST_BAR		1.5
-#define GLYPH_WIDTH		6.6
+#define GLYPH_WIDTH		7.0
 
 #define NCOLORS			11
-#define LEGEND_CHARS	32
+#define LEGEND_CHARS	29
 #define FAILED_COLOR	"#d62728"
 #define OTHER_COLOR		"#bab0ac"
 
@@ -50,15 +51,6 @@ static const char *const colors[NCOLORS] = {
 	"#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#17a2a2", "#c9a227",
 	"#e377a2", "#9c755f", "#6b6ecf", "#8cb369", "#5f6b7a"
 };
-
-/* All runs of one name. */
-typedef struct TaskName
-{
-	char	   *name;
-	uint64		n;
-	int64		us;
-	int			color;			/* NCOLORS: that of all others */
-} TaskName;
 
 /* What lies in one column of pixels of a lane. */
 typedef struct Column
@@ -74,107 +66,38 @@ typedef struct Picture
 {
 	const LokyTimeline *timeline;
 	StringInfoData svg;
-	List	   *names;
 	double		us_per_pixel;
 	Column	   *columns;		/* of the present lane */
 } Picture;
 
-/* Append text as XML wants it, without characters that it cannot have. */
-static void
-append_text(StringInfo svg, const char *text)
+/* A length of time in two units, the smaller one only if there is any of it. */
+static char *
+format_units(int64 n, const char *unit, int64 rest, const char *rest_unit)
 {
-	char	   *escaped;
-
-	escaped = escape_xml(text);
-	for (char *c = escaped; *c != '\0'; c++)
-		appendStringInfoChar(svg, (unsigned char) *c < ' ' ? ' ' : *c);
-	pfree(escaped);
+	if (rest == 0)
+		return psprintf(INT64_FORMAT " %s", n, unit);
+	return psprintf(INT64_FORMAT " %s " INT64_FORMAT " %s", n, unit, rest, rest_unit);
 }
 
-/* Append at most so many characters of the text. */
-static void
-append_clipped(StringInfo svg, const char *text, int limit)
-{
-	int			len = (int) strlen(text);
-
-	if (pg_mbstrlen(text) <= limit)
-		append_text(svg, text);
-	else
-	{
-		append_text(svg, pnstrdup(text, pg_mbcharcliplen(text, len, limit - 1)));
-		appendStringInfoString(svg, "&#8230;");
-	}
-}
-
-/* A length of time with a unit that suits it. */
+/* A length of time with units that suit it. */
 static char *
 format_us(double us)
 {
+	int64		s = (int64) (us / USECS_PER_SEC + 0.5);
+	int64		min = (s + 30) / SECS_PER_MINUTE;
+	int64		h = (s + 1800) / SECS_PER_HOUR;
+
 	if (us < 1000)
 		return psprintf("%.4g &#181;s", us);
 	if (us < 1000000)
 		return psprintf("%.4g ms", us / 1000);
-	return psprintf("%.4g s", us / 1000000);
-}
-
-static TaskName *
-find_name(List *names, const char *text)
-{
-	ListCell   *lc;
-
-	foreach(lc, names)
-	{
-		TaskName	   *name = lfirst(lc);
-
-		if (strcmp(name->name, text) == 0)
-			return name;
-	}
-	return NULL;
-}
-
-static int
-compare_names(const ListCell *a, const ListCell *b)
-{
-	const TaskName *na = lfirst(a);
-	const TaskName *nb = lfirst(b);
-
-	return na->us < nb->us ? 1 : na->us > nb->us ? -1 : 0;
-}
-
-/* Find out which names there are; those that took most time get colours. */
-static void
-collect_names(Picture *picture)
-{
-	ListCell   *lane_cell;
-	ListCell   *lc;
-	int			n = 0;
-
-	foreach(lane_cell, picture->timeline->lanes)
-	{
-		const LokyLane *lane = lfirst(lane_cell);
-
-		foreach(lc, lane->events)
-		{
-			const LokyTraceEvent *event = lfirst(lc);
-			char	   *text = loky_timeline_name(event);
-			TaskName	   *name = find_name(picture->names, text);
-
-			if (name == NULL)
-			{
-				name = palloc0(sizeof(TaskName));
-				name->name = text;
-				picture->names = lappend(picture->names, name);
-			}
-			name->n += event->kind == LOKY_TRACE_TASK ? 1 : event->nitems;
-			name->us += event->us;
-		}
-	}
-	list_sort(picture->names, compare_names);
-	foreach(lc, picture->names)
-	{
-		((TaskName *) lfirst(lc))->color = Min(n, NCOLORS);
-		n++;
-	}
+	if (s < SECS_PER_MINUTE)
+		return psprintf("%.4g s", us / 1000000);
+	if (s < SECS_PER_HOUR)
+		return format_units(s / 60, "min", s % 60, "s");
+	if (s < SECS_PER_DAY)
+		return format_units(min / 60, "h", min % 60, "min");
+	return format_units(h / 24, "d", h % 24, "h");
 }
 
 static const char *
@@ -185,22 +108,24 @@ color_of(int color)
 
 /* The tip that a bar shows when the pointer is over it. */
 static void
-append_tip(StringInfo svg, const LokyTraceEvent *event, const char *name)
+append_tip(StringInfo svg, const LokyTraceEvent *event, const LokyRunName *name)
 {
 	appendStringInfoString(svg, "<title>");
-	append_text(svg, name);
+	loky_xml_append(svg, name->name, INT_MAX);
 	if (event->kind == LOKY_TRACE_TASK)
-		appendStringInfo(svg, "\ntask " UINT64_FORMAT, event->future);
+		appendStringInfo(svg, "\ntask " UINT64_FORMAT, event->first);
 	else if (event->nitems == 1)
 		appendStringInfo(svg, "\nitem " UINT64_FORMAT, event->first);
 	else
-		appendStringInfo(svg, "\n" UINT64_FORMAT " items from " UINT64_FORMAT " on",
-						 event->nitems, event->first);
+		appendStringInfo(svg, "\n%u of the items " UINT64_FORMAT " to " UINT64_FORMAT,
+						 event->nitems, event->first, event->last);
 	appendStringInfo(svg, "\n%s", format_us((double) event->us));
 	if (event->end == LOKY_TRACE_CANCELLED)
 		appendStringInfoString(svg, ", cancelled");
+	else if (event->end == LOKY_TRACE_RUNNING)
+		appendStringInfoString(svg, " so far, running");
 	else if (event->end == LOKY_TRACE_FAILED && event->nitems > 1)
-		appendStringInfo(svg, ", " UINT64_FORMAT " failed", event->nfailed);
+		appendStringInfo(svg, ", %u failed", event->nfailed);
 	else if (event->end == LOKY_TRACE_FAILED)
 		appendStringInfoString(svg, ", failed");
 	appendStringInfoString(svg, "</title>");
@@ -208,37 +133,41 @@ append_tip(StringInfo svg, const LokyTraceEvent *event, const char *name)
 
 /* A run that is wide enough to be seen. */
 static void
-draw_bar(Picture *picture, const LokyTraceEvent *event, double x, double width,
-		 int y)
+draw_bar(Picture *picture, const LokyRun *run, double x, double width, int y)
 {
 	StringInfo	svg = &picture->svg;
-	char	   *text = loky_timeline_name(event);
-	const TaskName *name = find_name(picture->names, text);
+	const LokyTraceEvent *event = run->event;
+	const char *color = color_of(run->name->rank);
 	int			room = (int) ((width - 8) / GLYPH_WIDTH);
-	bool		failed = event->end == LOKY_TRACE_FAILED;
+	bool		pale = event->end == LOKY_TRACE_CANCELLED ||
+		event->end == LOKY_TRACE_RUNNING;
 
-	appendStringInfo(svg, "<g><rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"%d\" fill=\"%s\"%s/>",
-					 x, y, Max(width - 0.5, 1), LANE_HEIGHT, width > 6 ? 2 : 0,
-					 color_of(name->color),
-					 event->end == LOKY_TRACE_CANCELLED ? " fill-opacity=\"0.4\"" : "");
-	if (failed)
+	appendStringInfo(svg, "<g><rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"%d\" rx=\"%d\" fill=\"%s\"",
+					 x, y, Max(width - 0.5, 1), LANE_HEIGHT, width > 6 ? 2 : 0, color);
+	if (pale)
+		appendStringInfoString(svg, " fill-opacity=\"0.3\"");
+	if (event->end == LOKY_TRACE_RUNNING)
+		appendStringInfo(svg, " stroke=\"%s\"", color);
+	appendStringInfoString(svg, "/>");
+	if (event->end == LOKY_TRACE_FAILED)
 		appendStringInfo(svg, "<rect x=\"%.2f\" y=\"%d\" width=\"%.2f\" height=\"5\" fill=\"%s\"/>",
 						 x, y, Max(width - 0.5, 1), FAILED_COLOR);
-	if (room >= Min(6, pg_mbstrlen(text)))
+	if (room >= Min(6, pg_mbstrlen(run->name->name)))
 	{
-		appendStringInfo(svg, "<text x=\"%.2f\" y=\"%d\" class=\"in\">", x + 4, y + 17);
-		append_clipped(svg, text, room);
+		appendStringInfo(svg, "<text x=\"%.2f\" y=\"%d\" class=\"%s\">", x + 4, y + 17,
+						 pale ? "on" : "in");
+		loky_xml_append(svg, run->name->name, room);
 		appendStringInfoString(svg, "</text>");
 	}
-	append_tip(svg, event, text);
+	append_tip(svg, event, run->name);
 	appendStringInfoString(svg, "</g>\n");
 }
 
 /* A run that is not: it goes to the columns that it lies in. */
 static void
-add_to_columns(Picture *picture, const LokyTraceEvent *event, double x, double width)
+add_to_columns(Picture *picture, const LokyRun *run, double x, double width)
 {
-	const TaskName *name = find_name(picture->names, loky_timeline_name(event));
+	const LokyTraceEvent *event = run->event;
 	int			first = Max(Min((int) x, PLOT - 1), 0);
 	int			last = Max(Min((int) (x + width), PLOT - 1), 0);
 
@@ -251,7 +180,7 @@ add_to_columns(Picture *picture, const LokyTraceEvent *event, double x, double w
 		if (part > column->most)
 		{
 			column->most = part;
-			column->color = name->color;
+			column->color = run->name->rank;
 		}
 		column->failed |= event->end == LOKY_TRACE_FAILED;
 	}
@@ -270,6 +199,7 @@ static void
 draw_columns(Picture *picture, int y)
 {
 	StringInfo	svg = &picture->svg;
+	const List *names = picture->timeline->names;
 	int			end;
 
 	for (int i = 0; i < PLOT; i = end)
@@ -287,7 +217,8 @@ draw_columns(Picture *picture, int y)
 						 LEFT + i, y, end - i, LANE_HEIGHT,
 						 color_of(column->color), 0.25 + 0.1875 * level);
 		if (column->color < NCOLORS)
-			append_text(svg, ((TaskName *) list_nth(picture->names, column->color))->name);
+			loky_xml_append(svg, ((LokyRunName *) list_nth(names, column->color))->name,
+							INT_MAX);
 		else
 			appendStringInfoString(svg, "others");
 		appendStringInfo(svg, "\n" UINT64_FORMAT " runs in %s</title></rect>\n", n,
@@ -305,44 +236,59 @@ static void
 draw_lane(Picture *picture, const LokyLane *lane, int y)
 {
 	StringInfo	svg = &picture->svg;
+	TimestampTz start = picture->timeline->start;
+	double		since = (lane->since - start) / picture->us_per_pixel;
 	double		busy = 0;
 	ListCell   *lc;
 	bool		any = false;
 
 	memset(picture->columns, 0, PLOT * sizeof(Column));
-	appendStringInfo(svg, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"#f3f4f6\"/>\n",
-					 LEFT, y, PLOT, LANE_HEIGHT);
-	foreach(lc, lane->events)
+	appendStringInfo(svg, "<rect x=\"%.1f\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"#f3f4f6\"/>\n",
+					 LEFT + since, y, PLOT - since, LANE_HEIGHT);
+	foreach(lc, lane->runs)
 	{
-		const LokyTraceEvent *event = lfirst(lc);
-		double		x = (event->start - picture->timeline->start) / picture->us_per_pixel;
-		double		width = event->us / picture->us_per_pixel;
+		const LokyRun *run = lfirst(lc);
+		double		x = (run->event->start - start) / picture->us_per_pixel;
+		double		width = run->event->us / picture->us_per_pixel;
 
-		busy += (double) event->us;
-		if (width >= LEAST_BAR)
-			draw_bar(picture, event, LEFT + x, width, y);
+		CHECK_FOR_INTERRUPTS();
+		busy += width;
+		if (width >= LEAST_BAR || run->event->end == LOKY_TRACE_RUNNING)
+			draw_bar(picture, run, LEFT + x, width, y);
 		else
 		{
-			add_to_columns(picture, event, x, width);
+			add_to_columns(picture, run, x, width);
 			any = true;
 		}
 	}
 	if (any)
 		draw_columns(picture, y);
 	appendStringInfo(svg, "<text x=\"%d\" y=\"%d\" class=\"lane\">worker %d<title>worker %d of executor %d, busy %.0f %% of the time</title></text>\n",
-					 LEFT - 8, y + 16, lane->pid, lane->pid, lane->executor_id,
-					 Min(busy / picture->us_per_pixel / PLOT * 100, 100));
+					 LEFT - 8, y + 16, lane->track.pid, lane->track.pid,
+					 lane->track.executor_id, Min(busy / Max(PLOT - since, 1) * 100, 100));
 }
 
-/* The distance of ticks: 1, 2 or 5 times a power of ten, so that about eight fit. */
+/*
+ * The distance of ticks, so that about eight fit: 1, 2 or 5 times a power of ten, or
+ * what suits minutes, hours and days.
+ */
 static double
 tick_step(double us)
 {
-	double		rough = us / 8;
+	static const int seconds[] = {
+		20, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400
+	};
+	double		unit = us > 8 * (double) USECS_PER_DAY ? USECS_PER_DAY : 1;
+	double		rough = us / 8 / unit;
 	double		power = pow(10, floor(log10(rough)));
 
-	return rough <= power ? power : rough <= 2 * power ? 2 * power :
-		rough <= 5 * power ? 5 * power : 10 * power;
+	for (int i = 0; rough > 10 * USECS_PER_SEC && i < lengthof(seconds); i++)
+	{
+		if (rough <= seconds[i] * (double) USECS_PER_SEC)
+			return seconds[i] * (double) USECS_PER_SEC;
+	}
+	return unit * (rough <= power ? power : rough <= 2 * power ? 2 * power :
+				   rough <= 5 * power ? 5 * power : 10 * power);
 }
 
 /* The axis of time, with lines through all lanes. */
@@ -369,11 +315,12 @@ static void
 draw_legend(Picture *picture, int top)
 {
 	StringInfo	svg = &picture->svg;
-	int			n = Min(list_length(picture->names), NCOLORS + 1);
+	const List *names = picture->timeline->names;
+	int			n = Min(list_length(names), NCOLORS + 1);
 
 	for (int i = 0; i < n; i++)
 	{
-		const TaskName *name = list_nth(picture->names, i);
+		const LokyRunName *name = list_nth(names, i);
 		int			x = LEFT + i % LEGEND_COLUMNS * (PLOT / LEGEND_COLUMNS);
 		int			y = top + i / LEGEND_COLUMNS * LEGEND_PITCH;
 
@@ -381,13 +328,13 @@ draw_legend(Picture *picture, int top)
 						 x, y, color_of(i), x + 18, y + 10);
 		if (i < NCOLORS)
 		{
-			append_clipped(svg, name->name, LEGEND_CHARS);
+			loky_xml_append(svg, name->name, LEGEND_CHARS);
 			appendStringInfo(svg, " (" UINT64_FORMAT ")<title>", name->n);
-			append_text(svg, name->name);
+			loky_xml_append(svg, name->name, INT_MAX);
 			appendStringInfoString(svg, "</title>");
 		}
 		else
-			appendStringInfo(svg, "%d others", list_length(picture->names) - NCOLORS);
+			appendStringInfo(svg, "%d others", list_length(names) - NCOLORS);
 		appendStringInfoString(svg, "</text>\n");
 	}
 	if (picture->timeline->nfailed > 0)
@@ -403,7 +350,7 @@ draw_head(Picture *picture, int height)
 	appendStringInfo(&picture->svg,
 					 "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" height=\"%d\" "
 					 "font-family=\"system-ui, sans-serif\" font-size=\"12\" fill=\"#1f2937\">\n"
-					 "<style>.in{fill:#fff;font-size:11px;pointer-events:none}.lane{text-anchor:end}"
+					 "<style>.in{fill:#fff}.on{fill:#1f2937}.in,.on{font-size:11px;pointer-events:none}.lane{text-anchor:end}"
 					 ".tick{text-anchor:middle;font-size:11px;fill:#4b5563}</style>\n"
 					 "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n"
 					 "<text x=\"%d\" y=\"24\" font-size=\"15\" font-weight=\"600\">",
@@ -417,6 +364,8 @@ draw_head(Picture *picture, int height)
 						 list_length(timeline->lanes),
 						 list_length(timeline->lanes) == 1 ? "worker" : "workers",
 						 format_us((double) (timeline->end - timeline->start)));
+	if (timeline->nrunning > 0)
+		appendStringInfo(&picture->svg, ", %d running", timeline->nrunning);
 	if (timeline->nfailed > 0)
 		appendStringInfo(&picture->svg, ", <tspan fill=\"%s\">" UINT64_FORMAT " failed</tspan>",
 						 FAILED_COLOR, timeline->nfailed);
@@ -438,8 +387,7 @@ loky_timeline_draw(const LokyTimeline *timeline)
 	picture.us_per_pixel = (double) Max(timeline->end - timeline->start, 1) / PLOT;
 	picture.columns = palloc(PLOT * sizeof(Column));
 	initStringInfo(&picture.svg);
-	collect_names(&picture);
-	nlegend = Min(list_length(picture.names), NCOLORS + 1);
+	nlegend = Min(list_length(timeline->names), NCOLORS + 1);
 	draw_head(&picture, nlanes == 0 ? TOP : bottom + AXIS_HEIGHT +
 			  (nlegend + LEGEND_COLUMNS - 1) / LEGEND_COLUMNS * LEGEND_PITCH);
 	foreach(lc, timeline->lanes)

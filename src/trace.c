@@ -3,10 +3,14 @@
  * trace.c
  *	  The most recent runs, one by one.
  *
- * Each slot of a worker has a ring of events that only its worker writes, without a
- * lock: it fills the next place and then moves the head.  A reader copies the
- * ring and leaves out what may have been written over meanwhile.  One more ring is
- * for maps as a whole, which their callers write under a spinlock.
+ * Each slot of a worker has a ring of events.  Only its worker writes there, or who
+ * settles that when it is gone, so no lock is needed: an event is marked while it
+ * is changed, as entries of pg_stat_activity are, and a reader copies it again if
+ * it was.  One more ring is for maps as a whole, whose callers write under a
+ * spinlock.
+ *
+ * The rings rely on fresh memory being zero, and are not touched before they are
+ * needed: those of slots that are never used cost no memory.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -24,150 +28,184 @@
 #include "guc.h"
 #include "trace.h"
 
-/* A ring has at least so many places, if there are any. */
-#define LEAST_EVENTS	16
+/* An event that changes all the while is looked at so often. */
+#define MAX_LOOKS	1000
 
 typedef struct Ring
 {
-	slock_t		mutex;			/* for writers of the ring of maps alone */
-	pg_atomic_uint64 head;		/* events ever written */
-	LokyTraceEvent events[FLEXIBLE_ARRAY_MEMBER];
+	pg_atomic_uint64 nevents;	/* that were ever begun */
+	uint32		next;			/* place; the writer's own */
+	LokyTraceEvent events[FLEXIBLE_ARRAY_MEMBER] pg_attribute_aligned(PG_CACHE_LINE_SIZE);
 } Ring;
 
-static char *rings = NULL;
-
-/* Places of a ring; 0: nothing is kept. */
-static int
-ring_length(void)
+struct LokySharedTrace
 {
-	if (loky_trace_size == 0)
-		return 0;
-	return Max(loky_trace_size / (max_worker_processes + 1), LEAST_EVENTS);
-}
+	uint32		length;			/* of a ring; 0: there are none; constant */
+	Size		ring_size;		/* in bytes; constant */
+	int			nrings;			/* the last is that of maps; constant */
+	slock_t		maps_mutex;		/* for writers of the ring of maps */
+	char		rings[FLEXIBLE_ARRAY_MEMBER] pg_attribute_aligned(PG_CACHE_LINE_SIZE);
+};
 
 static Size
 ring_size(void)
 {
-	return CACHELINEALIGN(offsetof(Ring, events) +
-						  ring_length() * sizeof(LokyTraceEvent));
+	return add_size(offsetof(Ring, events),
+					mul_size(loky_trace_size, sizeof(LokyTraceEvent)));
 }
 
-/* The ring of a worker's slot; after the last one that of maps. */
 static Ring *
 get_ring(int n)
 {
-	return (Ring *) (rings + n * ring_size());
+	return (Ring *) (loky->trace->rings + n * loky->trace->ring_size);
 }
 
 /* Bytes of all rings. */
 Size
-loky_trace_size_of_rings(void)
+loky_trace_shmem_size(void)
 {
-	return mul_size(max_worker_processes + 1, ring_size());
+	Size		head = offsetof(LokySharedTrace, rings);
+
+	if (loky_trace_size == 0)
+		return head;
+	return add_size(head, mul_size(max_worker_processes + 1, ring_size()));
 }
 
-/* Lay the rings out. */
+/* Lay the rings out, in memory that is zero. */
 void
-loky_trace_init(void *place)
+loky_trace_init(LokySharedTrace *trace)
 {
-	rings = place;
-	for (int i = 0; i <= max_worker_processes; i++)
-	{
-		SpinLockInit(&get_ring(i)->mutex);
-		pg_atomic_init_u64(&get_ring(i)->head, 0);
-	}
+	StaticAssertStmt(sizeof(LokyTraceEvent) == 128,
+					 "an event fills its cache lines");
+	trace->length = (uint32) loky_trace_size;
+	trace->ring_size = ring_size();
+	trace->nrings = trace->length > 0 ? max_worker_processes + 1 : 0;
+	SpinLockInit(&trace->maps_mutex);
 }
 
-/* The place for the next event of a worker, which fills it; NULL: none is kept. */
+/* An event is about to change. */
+void
+loky_trace_begin_change(LokyTraceEvent *event)
+{
+	event->changes++;
+	pg_write_barrier();
+}
+
+/* ... and has. */
+void
+loky_trace_end_change(LokyTraceEvent *event)
+{
+	pg_write_barrier();
+	event->changes++;
+}
+
+/* The next place of the ring, marked as changing. */
+static LokyTraceEvent *
+next_event(Ring *ring)
+{
+	uint64		nevents = pg_atomic_read_u64(&ring->nevents);
+	LokyTraceEvent *event = &ring->events[ring->next];
+
+	if (++ring->next == loky->trace->length)
+		ring->next = 0;
+
+	/* who copies what is written over sees that something was lost */
+	pg_atomic_write_u64(&ring->nevents, nevents + 1);
+	pg_write_barrier();
+	loky_trace_begin_change(event);
+	return event;
+}
+
+/*
+ * A new event of the worker, to be filled at once and ended by
+ * loky_trace_end_change(); NULL: none is kept.
+ */
 LokyTraceEvent *
 loky_trace_begin(int worker)
 {
-	Ring	   *ring = get_ring(worker);
-	int			length = ring_length();
-
-	if (length == 0)
+	if (loky->trace->length == 0)
 		return NULL;
-	return &ring->events[pg_atomic_read_u64(&ring->head) % length];
-}
-
-/* The event is complete. */
-void
-loky_trace_end(int worker)
-{
-	Ring	   *ring = get_ring(worker);
-
-	pg_write_barrier();
-	pg_atomic_write_u64(&ring->head, pg_atomic_read_u64(&ring->head) + 1);
+	return next_event(get_ring(worker));
 }
 
 /* A map has ended. */
 void
 loky_trace_add_map(const LokyTraceEvent *event)
 {
-	Ring	   *ring = get_ring(max_worker_processes);
+	LokySharedTrace *trace = loky->trace;
+	LokyTraceEvent *place;
 
-	if (ring_length() == 0)
+	if (trace->length == 0)
 		return;
-	SpinLockAcquire(&ring->mutex);
-	*loky_trace_begin(max_worker_processes) = *event;
-	loky_trace_end(max_worker_processes);
-	SpinLockRelease(&ring->mutex);
+	SpinLockAcquire(&trace->maps_mutex);
+	place = next_event(get_ring(trace->nrings - 1));
+	memcpy(&place->kind, &event->kind,
+		   sizeof(LokyTraceEvent) - offsetof(LokyTraceEvent, kind));
+	loky_trace_end_change(place);
+	SpinLockRelease(&trace->maps_mutex);
 }
 
-/*
- * Append what the ring holds to the list, without what may be torn.  Where something
- * has been written over, *complete_since is no earlier than the oldest that is left.
- */
-static List *
-copy_ring(Ring *ring, List *events, TimestampTz *complete_since)
+/* Copy the event; false where it was never used, or changes all the while. */
+static bool
+copy_event(const LokyTraceEvent *event, LokyTraceEvent *copy)
 {
-	int			nbefore = list_length(events);
-	uint64		length = (uint64) ring_length();
-	uint64		before = pg_atomic_read_u64(&ring->head);
-	uint64		first = before > length ? before - length : 0;
+	const volatile uint32 *changes = &event->changes;
+
+	for (int i = 0; i < MAX_LOOKS; i++)
+	{
+		uint32		before = *changes;
+
+		if (before == 0)
+			return false;
+		pg_read_barrier();
+		*copy = *event;
+		pg_read_barrier();
+		if (*changes == before && (before & 1) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Append what the ring holds to the list. */
+static List *
+copy_ring(Ring *ring, List *events)
+{
+	uint64		nevents = pg_atomic_read_u64(&ring->nevents);
+	uint32		length = loky->trace->length;
 	LokyTraceEvent *copies;
-	uint64		after;
+	LokyTraceEvent *oldest = NULL;
+	uint32		n = 0;
 
-	if (before == 0)
+	if (nevents == 0)
 		return events;
-	copies = palloc((before - first) * sizeof(LokyTraceEvent));
-	pg_read_barrier();
-	for (uint64 i = first; i < before; i++)
-		copies[i - first] = ring->events[i % length];
-	pg_read_barrier();
-	after = pg_atomic_read_u64(&ring->head);
-
-	/* the one that would be written now is the oldest */
-	for (uint64 i = first; i < before; i++)
+	length = (uint32) Min(nevents, length);
+	copies = palloc(length * sizeof(LokyTraceEvent));
+	for (uint32 i = 0; i < length; i++)
 	{
-		if (i + length > after)
-			events = lappend(events, &copies[i - first]);
-	}
-	if (after > length && list_length(events) > nbefore)
-	{
-		const LokyTraceEvent *oldest = list_nth(events, nbefore);
+		LokyTraceEvent *copy = &copies[n];
 
-		*complete_since = Max(*complete_since, oldest->start);
+		if (!copy_event(&ring->events[i], copy))
+			continue;
+		copy->oldest = false;
+		events = lappend(events, copy);
+		if (oldest == NULL || copy->start < oldest->start)
+			oldest = copy;
+		n++;
 	}
+	pg_read_barrier();
+	if (oldest != NULL && pg_atomic_read_u64(&ring->nevents) > loky->trace->length)
+		oldest->oldest = true;
 	return events;
 }
 
-/*
- * All events that are kept, in CurrentMemoryContext.  From *complete_since on nothing
- * is missing of what workers have run.
- */
+/* Append copies of all events that are kept, in CurrentMemoryContext. */
 List *
-loky_trace_copy(TimestampTz *complete_since)
+loky_trace_copy(List *events)
 {
-	List	   *events = NIL;
-
-	TimestampTz ignored = 0;
-
-	*complete_since = 0;
-	if (ring_length() == 0)
-		return NIL;
-	for (int i = 0; i <= max_worker_processes; i++)
-		events = copy_ring(get_ring(i), events, i < max_worker_processes ?
-						   complete_since : &ignored);
+	for (int i = 0; i < loky->trace->nrings; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		events = copy_ring(get_ring(i), events);
+	}
 	return events;
 }

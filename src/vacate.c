@@ -175,6 +175,7 @@ loky_vacate(const LokyTenant *tenant, LokyHeed heed, LokyUse *use)
 													   GRACE_MS);
 	bool		in_use;
 
+	loky_attach();
 	ConditionVariablePrepareToSleep(&loky->worker_gone);
 	for (;;)
 	{
@@ -227,7 +228,7 @@ loky_vacate_describe(const LokyUse *use, StringInfo buf)
 
 /*
  * The database is gone: cancel what is pending there, which no session can wait for,
- * and free all that belongs to it.  loky_attach has been called.
+ * and free all that belongs to it.
  */
 void
 loky_vacate_forget_database(Oid database)
@@ -235,5 +236,5 @@ loky_vacate_forget_database(Oid database)
 	for (int i = 0; i < loky->nexecutors; i++)
 		loky_executor_abandon(&loky->executors[i], database);
 	loky_task_forget_database(database);
-	loky_stats_forget_database(database);
+	loky_stats_reset(database);
 }

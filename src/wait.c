@@ -15,17 +15,28 @@
 #include "compat.h"
 #include "wait.h"
 
+static const char *const names[] = {
+	"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLeave",
+	"LokyLauncher", "LokyDebugPoint"
+};
+
+static uint32 events[lengthof(names)];
+
+/*
+ * Make the names known, once in each process, at a time when that may raise an
+ * error: later on there is none, also in the midst of clearing up.
+ */
+void
+loky_wait_register(void)
+{
+	for (int i = 0; i < lengthof(names); i++)
+		events[i] = LokyNewWaitEvent(names[i]);
+}
+
 /* The event to give to WaitLatch; one for all where the server has no names. */
 uint32
 loky_wait_event(LokyWait wait)
 {
-	static const char *const names[] = {
-		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLeave",
-		"LokyLauncher", "LokyDebugPoint"
-	};
-	static uint32 events[lengthof(names)];
-
-	if (events[wait] == 0)
-		events[wait] = LokyNewWaitEvent(names[wait]);
+	Assert(events[wait] != 0);
 	return events[wait];
 }

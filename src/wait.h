@@ -24,6 +24,7 @@ typedef enum LokyWait
 	LOKY_WAIT_DEBUG_POINT		/* any process, for a test to end it */
 } LokyWait;
 
+extern void loky_wait_register(void);
 extern uint32 loky_wait_event(LokyWait wait);
 
 #endif							/* LOKY_WAIT_H */

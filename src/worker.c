@@ -343,7 +343,9 @@ run_task(void)
 	if (state == LOKY_TASK_CANCELLED)
 		loky_cancel_children(LokyMyWorker);
 	now = GetCurrentTimestamp();
-	loky_history_task(LokyMyWorker, task, state, task_rows, now, task_log_min);
+	loky_history_task(LokyMyWorker, task, state, task_rows, now);
+	if (task_log_min >= 0 && now - task->started >= task_log_min * INT64CONST(1000))
+		loky_worker_log_task(task, now - task->started);
 	loky_sched_finish(LokyMyWorker, state, sqlstate, now);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();

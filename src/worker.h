@@ -35,6 +35,12 @@ extern bool loky_worker_role_changed(void);
 extern void loky_worker_show_label(const char *label);
 extern bool loky_worker_reload(void);
 
+/* worker_log.c */
+extern void loky_worker_log_init(void);
+extern void loky_worker_log_task(LokySharedTask *task, int64 us);
+extern void loky_worker_log_items(LokySharedMap *map, uint64 first, uint64 n,
+								  uint64 us);
+
 /* worker_init.c */
 extern void loky_worker_initialize(const LokyConfig *config);
 

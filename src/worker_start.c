@@ -154,6 +154,7 @@ connect_as_role(LokySharedExecutor *executor)
 	SetConfigOption("session_authorization",
 					GetUserNameFromId(executor->role, false),
 					PGC_BACKEND, PGC_S_OVERRIDE);
+	loky_worker_log_init();
 	CommitTransactionCommand();
 }
 
