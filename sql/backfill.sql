@@ -62,14 +62,14 @@ SELECT rows FROM loky.backfill('SELECT 1 FROM t.typed WHERE i BETWEEN $1 AND $2'
 
 -- Types of users' making, and names that want quotes.
 CREATE TYPE t.size AS ENUM ('small', 'middle', 'large');
-CREATE TYPE t.pair AS (a int, b text);
+CREATE TYPE t.couple AS (a int, b text);
 CREATE DOMAIN t."Odd Domain" AS int CHECK (VALUE > 0);
-CREATE TABLE t."Odd ""Table" ("Odd Key" t."Odd Domain" PRIMARY KEY, size t.size, pair t.pair, name name, n numeric(6,2));
+CREATE TABLE t."Odd ""Table" ("Odd Key" t."Odd Domain" PRIMARY KEY, size t.size, pair t.couple, name name, n numeric(6,2));
 CREATE INDEX ON t."Odd ""Table" (size);
 CREATE INDEX ON t."Odd ""Table" (pair DESC NULLS LAST);
 CREATE INDEX ON t."Odd ""Table" (name);
 CREATE INDEX ON t."Odd ""Table" (n);
-INSERT INTO t."Odd ""Table" SELECT i, (enum_range(NULL::t.size))[1 + i % 3], ROW(i, ',"'::text)::t.pair, 'n' || i, i / 3.0 FROM generate_series(1, 90) i;
+INSERT INTO t."Odd ""Table" SELECT i, (enum_range(NULL::t.size))[1 + i % 3], ROW(i, ',"'::text)::t.couple, 'n' || i, i / 3.0 FROM generate_series(1, 90) i;
 SELECT * FROM loky.key_chunks('t."Odd ""Table"', chunk_rows => 50);
 SELECT * FROM loky.key_chunks('t."Odd ""Table"', 'size', 1);
 SELECT * FROM loky.key_chunks('t."Odd ""Table"', 'pair', 45);
