@@ -21,7 +21,7 @@ loky_wait_event(LokyWait wait)
 {
 	static const char *const names[] = {
 		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLeave",
-		"LokyLauncher"
+		"LokyLauncher", "LokyDebugPoint"
 	};
 	static uint32 events[lengthof(names)];
 

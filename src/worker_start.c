@@ -125,7 +125,7 @@ connect_as_role(LokySharedExecutor *executor)
 	bool		actual;
 
 	InitializingParallelWorker = true;
-	SetAuthenticatedUserId(executor->role, is_superuser);
+	LokySetAuthenticatedUser(executor->role, is_superuser);
 	SetSessionAuthorization(executor->role, is_superuser);
 	SetCurrentRoleId(InvalidOid, false);
 	BackgroundWorkerInitializeConnectionByOid(executor->database,
