@@ -24,8 +24,7 @@
  *
  * Locking
  * -------
- * One executor's lock at a time, and the server's of the array of processes under it;
- * none while it waits.
+ * One executor's lock at a time, none while it waits.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -63,52 +62,62 @@ is_of_tenant(const LokySharedExecutor *executor, const LokyTenant *tenant)
 		(!OidIsValid(tenant->role) || executor->role == tenant->role);
 }
 
-/*
- * Is the worker's process one that others see in its database?  The executor's lock
- * is held.
- */
-static bool
-is_connected(const LokySharedExecutor *executor, const LokySharedWorker *worker)
+/* What a worker does. */
+typedef enum Doing
 {
-	const PGPROC *proc = worker->pid != 0 ? BackendPidGetProc(worker->pid) : NULL;
+	DOING_NOTHING,				/* it can leave, or is leaving */
+	DOING_TASK,
+	DOING_MAP,
+	DOING_INITIALIZER
+} Doing;
 
-	return proc != NULL && proc->databaseId == executor->database;
-}
-
-/* Add what a worker that is there does.  The executor's lock is held. */
-static void
-add_worker(LokyUse *use, const LokySharedExecutor *executor,
-		   const LokySharedWorker *worker)
+/* A worker as it was when its executor was looked at. */
+typedef struct Seen
 {
-	if (worker->exited)
-		use->nidle++;
-	else if (worker->task != NULL)
-	{
-		if (use->ntasks < LOKY_USE_FUTURES)
-			use->futures[use->ntasks] = pg_atomic_read_u64(&worker->task->id);
-		use->ntasks++;
-	}
-	else if (worker->map != NULL)
-		use->nmaps++;
-	else if (worker->phase == LOKY_PHASE_INITIALIZING)
-		use->ninitializers++;
-	else
-		use->nidle++;
-}
+	int			pid;
+	Oid			database;
+	Doing		doing;
+	uint64		future;			/* of a task */
+} Seen;
 
-/* Does the worker belong to the executor, and is it there?  Its lock is held. */
+/* Is the worker one of this executor, whose lock is held, and not we ourselves? */
 static bool
-is_there(const LokySharedExecutor *executor, const LokySharedWorker *worker)
+is_of_executor(const LokySharedWorker *worker, const LokySharedExecutor *executor)
 {
 	return worker->state != LOKY_WORKER_FREE && worker != LokyMyWorker &&
-		worker->executor == executor->slot && is_connected(executor, worker);
+		worker->executor == executor->slot && worker->pid != 0;
 }
 
-/* Find out what goes on. */
-static void
-look(const LokyTenant *tenant, LokyUse *use)
+/* The executor's lock is held. */
+static Seen
+see_worker(const LokySharedWorker *worker, const LokySharedExecutor *executor)
 {
-	memset(use, 0, sizeof(*use));
+	Seen		seen = {.pid = worker->pid,.database = executor->database};
+
+	if (worker->exited)
+		seen.doing = DOING_NOTHING;
+	else if (worker->task != NULL)
+	{
+		seen.doing = DOING_TASK;
+		seen.future = pg_atomic_read_u64(&worker->task->id);
+	}
+	else if (worker->map != NULL)
+		seen.doing = DOING_MAP;
+	else if (worker->phase == LOKY_PHASE_INITIALIZING)
+		seen.doing = DOING_INITIALIZER;
+	return seen;
+}
+
+/*
+ * Find the tenant's workers, for which list has room, and count what is pending.
+ * Returns how many there are.
+ */
+static int
+see_all(const LokyTenant *tenant, Seen *list, int *npending)
+{
+	int			n = 0;
+
+	*npending = 0;
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
@@ -116,16 +125,60 @@ look(const LokyTenant *tenant, LokyUse *use)
 		LWLockAcquire(&executor->lock, LW_SHARED);
 		if (is_of_tenant(executor, tenant))
 		{
-			use->npending += executor->npending + executor->ngated +
+			*npending += executor->npending + executor->ngated +
 				executor->npledged;
-			for (int j = 0; j < loky->nworkers; j++)
+			for (int j = 0; j < loky->nworkers && n < loky->nworkers; j++)
 			{
-				if (is_there(executor, &loky->workers[j]))
-					add_worker(use, executor, &loky->workers[j]);
+				if (is_of_executor(&loky->workers[j], executor))
+					list[n++] = see_worker(&loky->workers[j], executor);
 			}
 		}
 		LWLockRelease(&executor->lock);
 	}
+	return n;
+}
+
+/* Is the worker's process one that others see in its database? */
+static bool
+is_connected(const Seen *seen)
+{
+	const PGPROC *proc = BackendPidGetProc(seen->pid);
+
+	return proc != NULL && proc->databaseId == seen->database;
+}
+
+/* Find out what goes on. */
+static void
+look(const LokyTenant *tenant, LokyUse *use)
+{
+	Seen	   *list = palloc(loky->nworkers * sizeof(Seen));
+	int			n;
+
+	memset(use, 0, sizeof(*use));
+	n = see_all(tenant, list, &use->npending);
+	for (int i = 0; i < n; i++)
+	{
+		if (!is_connected(&list[i]))
+			continue;
+		switch (list[i].doing)
+		{
+			case DOING_NOTHING:
+				use->nidle++;
+				break;
+			case DOING_TASK:
+				if (use->ntasks < LOKY_USE_FUTURES)
+					use->futures[use->ntasks] = list[i].future;
+				use->ntasks++;
+				break;
+			case DOING_MAP:
+				use->nmaps++;
+				break;
+			case DOING_INITIALIZER:
+				use->ninitializers++;
+				break;
+		}
+	}
+	pfree(list);
 }
 
 /* Tell those that run nothing to leave. */
@@ -142,7 +195,7 @@ dismiss(const LokyTenant *tenant)
 			LokySharedWorker *worker = &loky->workers[j];
 
 			/* one that has just ended a task is about to rest, or to take another */
-			if (is_there(executor, worker) && !worker->stop &&
+			if (is_of_executor(worker, executor) && !worker->stop &&
 				worker->task == NULL && worker->map == NULL &&
 				(worker->state == LOKY_WORKER_IDLE ||
 				 worker->state == LOKY_WORKER_BUSY))

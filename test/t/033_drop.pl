@@ -139,6 +139,10 @@ subtest 'DROP DATABASE beside work' => sub {
 	like($s->messages, qr/^HINT:  .*WITH \(FORCE\)/m, 'the hint says what to do');
 	is(workers_in('d2'), $before, 'no worker has left for it');
 
+	is($s->fails(q{SET statement_timeout = '100 ms'; DROP DATABASE d2}),
+		'57014', 'its wait can be cancelled');
+	$s->query('RESET statement_timeout');
+
 	# It waits for what ends soon.
 	$s->send('DROP DATABASE d2');
 	ok( poll(
