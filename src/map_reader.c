@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -75,7 +76,7 @@ struct LokyMapReader
 	char	   *ended_error;	/* encoded, as those of items; NULL: there is none */
 	Size		ended_error_len;
 	uint64		missing;
-	bits8	   *seen;			/* unordered: items that were returned */
+	uint8	   *seen;			/* unordered: items that were returned */
 };
 
 /*

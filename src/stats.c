@@ -119,6 +119,24 @@ loky_stats_copy(int n, LokySharedStats *copy)
 	return copy->executor_id != 0;
 }
 
+/* Forget what was run in the database. */
+void
+loky_stats_forget_database(Oid database)
+{
+	for (int i = 0; i < NBUCKETS; i++)
+	{
+		SpinLockAcquire(&buckets[i].mutex);
+		for (int j = 0; j < BUCKET_SIZE; j++)
+		{
+			LokySharedStats *entry = &buckets[i].entries[j];
+
+			if (entry->database == database)
+				memset(entry, 0, sizeof(*entry));
+		}
+		SpinLockRelease(&buckets[i].mutex);
+	}
+}
+
 /* Forget all. */
 void
 loky_stats_reset(void)

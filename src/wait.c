@@ -20,8 +20,8 @@ uint32
 loky_wait_event(LokyWait wait)
 {
 	static const char *const names[] = {
-		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLauncher",
-		"LokyDebugPoint"
+		"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLeave",
+		"LokyLauncher", "LokyDebugPoint"
 	};
 	static uint32 events[lengthof(names)];
 

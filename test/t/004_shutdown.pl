@@ -105,7 +105,7 @@ check_fresh('after a fast shutdown', @futures);
 
 # Once more, with nothing to do but idle workers and finished futures: the ids go
 # on without a gap.
-$node->restart('fast');
+$node->restart;
 my $first = $node->safe_psql('postgres', q{SELECT loky.submit('t.id', 1)});
 is($first, $seen + 1, 'a clean restart wastes no ids');
 $seen = $first;
