@@ -55,4 +55,14 @@ SELECT 'workers at a time', count(DISTINCT r), :n FROM loky.map('load.meet', ARR
 SELECT loky.get_reusable_executor(:n, timeout => '1 ms') \g /dev/null
 SELECT 'workers at a time', count(DISTINCT r), :n FROM loky.map('load.meet', ARRAY(SELECT ROW(2, :n) FROM generate_series(1, :n)), NULL::int, timeout => '30 s') r;
 SELECT loky.shutdown() \g /dev/null
+
+-- One worker and one session that live long do not grow.
+SELECT loky.get_reusable_executor(1, timeout => '1 h') \g /dev/null
+SELECT load.live(500) \g /dev/null
+SELECT memory_bytes AS worker FROM loky.workers WHERE state <> 'stopping' \gset
+SELECT sum(total_bytes) AS session FROM pg_backend_memory_contexts \gset
+SELECT load.live(1500) \g /dev/null
+SELECT 'MB that a worker has grown by', greatest(round((memory_bytes - :worker) / 1048576.0 - 0.5), 0), 0 FROM loky.workers WHERE state <> 'stopping';
+SELECT 'MB that a session has grown by', greatest(round((sum(total_bytes) - :session) / 1048576.0 - 0.5), 0), 0 FROM pg_backend_memory_contexts;
+SELECT loky.shutdown() \g /dev/null
 SELECT 'shared memory in use but for configurations, kB', greatest(loky._memory_used() / 1024 - 64, 0), 0;

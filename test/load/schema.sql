@@ -94,3 +94,19 @@ BEGIN
 		RAISE EXCEPTION 'found %, expected %', value, expected;
 	END IF;
 END$$;
+
+-- Much for one worker, and for the session that calls it.
+CREATE FUNCTION load.live(n int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+	f bigint;
+BEGIN
+	FOR i IN 1 .. n LOOP
+		f := loky.submit('load.double', i);
+		PERFORM loky.result(f, NULL::int);
+		PERFORM loky.forget(f);
+		PERFORM loky.run('load.slow', ROW(-100)) FROM generate_series(1, (i % 50 = 0)::int);
+		PERFORM loky.run('SELECT ' || i);
+		PERFORM count(*) FROM loky.try_map('SELECT 1 / ($1 % 3)', ARRAY[1, 2, 3, 4, 5, 6]);
+		PERFORM count(*) FROM loky.flat_map('SELECT repeat(''x'', $1) FROM generate_series(1, 50)', ARRAY[1000]);
+	END LOOP;
+END$$;
