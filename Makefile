@@ -1,16 +1,23 @@
-# Makefile of loky: PGXS, and the targets test, demo, bench and lint.
+# Makefile of loky: PGXS, and the targets test, demo, bench and so on.
 #
 #   make                  build with the server that pg_config names
 #   make install          install into that server
 #   make test             build strictly and run all tests on servers of their own
+#   make test-versions    "make test" with each version of PostgreSQL
 #   make demo             show a computation shared out over workers
 #   make bench            measure against other ways to do the same
+#   make load             many sessions for LOAD_SECONDS (600), then what must hold
+#   make lint             the mechanical rules of the sources
+#   make analyze          clang-tidy and cppcheck
+#   make deb              build a Debian package, into doc/packaging
 #   make installcheck     the tests against what "make install" installed
 #   make clean            remove all that was built or left by tests
 #
 # Variables: PG_CONFIG=/path/to/pg_config; LOKY_WERROR=1 makes warnings errors;
-# LOKY_DEBUG=1 adds assertions and debug points.  "make test" takes TESTS (names
-# of tests, all kinds), JOBS, TIMEOUT (seconds a kind) and KEEP=1; see test/run.
+# LOKY_DEBUG=1 adds assertions and debug points; LOKY_COVERAGE=1 counts what runs.
+# "make test" takes TESTS (names of tests, all kinds), JOBS, TIMEOUT (seconds a kind), COVERAGE=1
+# and KEEP=1; see test/run.  "make test-versions" takes VERSIONS (their numbers) and
+# CHROOTS (a directory to keep them in); see test/versions.
 
 all:
 
@@ -30,6 +37,12 @@ PG_CFLAGS += -fvisibility=hidden
 PG_CPPFLAGS = -DPGDLLEXPORT='__attribute__((visibility("default")))'
 ifneq ($(LOKY_DEBUG),)
 PG_CPPFLAGS += -DLOKY_DEBUG -DUSE_ASSERT_CHECKING
+endif
+
+# Counts what runs, for gcov; the files lie beside the objects.
+ifneq ($(LOKY_COVERAGE),)
+PG_CFLAGS += --coverage -O0
+SHLIB_LINK += --coverage
 endif
 
 # No bitcode: it needs the clang that the server was built with, and nothing
@@ -54,7 +67,7 @@ ISOLATION_OPTS = --inputdir=test/isolation --load-extension=loky \
 	--temp-instance=./tmp_check_iso --temp-config=test/loky.conf
 
 EXTRA_CLEAN = .build-id results output_iso log regression.diffs regression.out \
-	tmp_check tmp_check_sql tmp_check_iso timeline.svg
+	tmp_check tmp_check_sql tmp_check_iso timeline.svg doc/packaging/*.deb
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -71,8 +84,8 @@ PG_PROVE_FLAGS += -I test/t/lib
 $(OBJS): $(wildcard src/*.h) Makefile .build-id
 
 .build-id: FORCE
-	@echo '$(VERSION) $(bindir) $(LOKY_DEBUG)' | cmp -s - $@ || \
-		echo '$(VERSION) $(bindir) $(LOKY_DEBUG)' >$@
+	@echo '$(VERSION) $(bindir) $(LOKY_DEBUG) $(LOKY_COVERAGE)' | cmp -s - $@ || \
+		echo '$(VERSION) $(bindir) $(LOKY_DEBUG) $(LOKY_COVERAGE)' >$@
 
 else
 
@@ -91,14 +104,26 @@ endif
 test:
 	@test/run
 
+test-versions:
+	@test/versions
+
 demo:
 	@test/demo
 
 bench:
 	@test/bench/run
 
+load:
+	@test/load/run
+
 lint:
 	@test/lint/run
 
-.PHONY: all install uninstall installcheck clean distclean test demo bench \
-	lint FORCE
+analyze:
+	@test/lint/analyze
+
+deb:
+	@doc/packaging/build
+
+.PHONY: all install uninstall installcheck clean distclean test test-versions \
+	demo bench load lint analyze deb FORCE

@@ -45,9 +45,41 @@ FROM pg_attribute a,
     LATERAL (SELECT jsonb_agg(jsonb_build_object('lo', lo, 'hi', hi)) AS ranges FROM loky.key_chunks('t.typed', a.attname, 40)) c,
     LATERAL loky.backfill(format('UPDATE t.typed SET %1$I = %1$I WHERE %1$I BETWEEN $1 AND $2', a.attname), 't.typed', a.attname, ranges => c.ranges) b
 WHERE attrelid = 't.typed'::regclass AND attnum > 0 GROUP BY attnum, attname ORDER BY attnum;
+-- and so are those that come back to a session with other settings
+CREATE TABLE t.typed_ranges AS
+SELECT a.attname, jsonb_agg(jsonb_build_object('lo', lo, 'hi', hi)) AS ranges
+FROM pg_attribute a, loky.key_chunks('t.typed', a.attname, 40) c
+WHERE attrelid = 't.typed'::regclass AND attnum > 0 GROUP BY attname;
+RESET extra_float_digits;
+SET datestyle = 'German, YMD';
+SET intervalstyle = 'iso_8601';
+SELECT bool_and(rows = 100) AS all_rows, count(*) AS types
+FROM (SELECT attname, sum(b.rows) AS rows FROM t.typed_ranges r, loky.backfill(format('UPDATE t.typed SET %1$I = %1$I WHERE %1$I BETWEEN $1 AND $2', r.attname), 't.typed', r.attname, ranges => r.ranges) b
+      GROUP BY attname) x;
 RESET datestyle;
 RESET intervalstyle;
-RESET extra_float_digits;
+SELECT rows FROM loky.backfill('SELECT 1 FROM t.typed WHERE i BETWEEN $1 AND $2', 't.typed', 'i', ranges => '[{"lo": false, "hi": true}]');
+
+-- Types of users' making, and names that want quotes.
+CREATE TYPE t.size AS ENUM ('small', 'middle', 'large');
+CREATE TYPE t.pair AS (a int, b text);
+CREATE DOMAIN t."Odd Domain" AS int CHECK (VALUE > 0);
+CREATE TABLE t."Odd ""Table" ("Odd Key" t."Odd Domain" PRIMARY KEY, size t.size, pair t.pair, name name, n numeric(6,2));
+CREATE INDEX ON t."Odd ""Table" (size);
+CREATE INDEX ON t."Odd ""Table" (pair DESC NULLS LAST);
+CREATE INDEX ON t."Odd ""Table" (name);
+CREATE INDEX ON t."Odd ""Table" (n);
+INSERT INTO t."Odd ""Table" SELECT i, (enum_range(NULL::t.size))[1 + i % 3], ROW(i, ',"'::text)::t.pair, 'n' || i, i / 3.0 FROM generate_series(1, 90) i;
+SELECT * FROM loky.key_chunks('t."Odd ""Table"', chunk_rows => 50);
+SELECT * FROM loky.key_chunks('t."Odd ""Table"', 'size', 1);
+SELECT * FROM loky.key_chunks('t."Odd ""Table"', 'pair', 45);
+SELECT a.attname, sum(b.rows), bool_and(b.ok), count(*)
+FROM pg_attribute a, LATERAL loky.backfill(format('UPDATE t."Odd ""Table" SET n = n WHERE %I BETWEEN $1 AND $2', a.attname), 't."Odd ""Table"', a.attname, 30) b
+WHERE attrelid = 't."Odd ""Table"'::regclass AND attnum > 0 GROUP BY attnum, attname ORDER BY attnum;
+-- a primary key that is checked at the commit is one
+CREATE TABLE t.late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, n int);
+INSERT INTO t.late SELECT i, 0 FROM generate_series(1, 10) i;
+SELECT chunk, rows, ok FROM loky.backfill('UPDATE t.late SET n = 1 WHERE id BETWEEN $1 AND $2', 't.late', chunk_rows => 5);
 
 -- Each row once, each chunk in a transaction of its own, in workers.
 SELECT chunk, lo, hi, rows, ok, attempts, sqlstate, message, elapsed > '0' AS elapsed FROM loky.backfill('UPDATE t.fill SET n = n + 1 WHERE id BETWEEN $1 AND $2', 't.fill', chunk_rows => 400);
@@ -77,6 +109,18 @@ DROP TRIGGER refuse ON t.fill;
 SELECT chunk, lo, hi, rows, ok FROM loky.backfill('UPDATE t.fill SET n = n + 1 WHERE id BETWEEN $1 AND $2', 't.fill',
     ranges => (SELECT jsonb_agg(jsonb_build_object('lo', lo, 'hi', hi)) FROM t.fill_report WHERE NOT ok));
 SELECT n, count(*) FROM t.fill GROUP BY n ORDER BY n;
+-- where nothing has failed, nothing is run: an aggregate of no rows is no wish for all
+SELECT state, message, hint FROM t.error($$SELECT * FROM loky.backfill('UPDATE t.fill SET n = n + 1 WHERE id BETWEEN $1 AND $2', 't.fill',
+    ranges => (SELECT jsonb_agg(jsonb_build_object('lo', lo, 'hi', hi)) FROM t.fill_report WHERE ok AND NOT ok))$$);
+SELECT * FROM loky.backfill('UPDATE t.fill SET n = n + 1 WHERE id BETWEEN $1 AND $2', 't.fill',
+    ranges => (SELECT coalesce(jsonb_agg(jsonb_build_object('lo', lo, 'hi', hi)), '[]') FROM t.fill_report WHERE ok AND NOT ok));
+SELECT count(*), sum(rows) FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2', 't.fill', ranges => NULL);
+SELECT n, count(*) FROM t.fill GROUP BY n ORDER BY n;
+-- ranges that meet are told of
+SELECT chunk, rows FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2', 't.fill',
+    ranges => '[{"lo": "61", "hi": "90"}, {"lo": "1", "hi": "30"}, {"lo": "30", "hi": "60"}]');
+SELECT chunk, rows FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2', 't.fill',
+    ranges => '[{"lo": "61", "hi": "90"}, {"lo": "1", "hi": "29"}, {"lo": "30", "hi": "60"}]');
 -- numbers will do as bounds
 SELECT rows FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2', 't.fill', ranges => '[{"lo": 1, "hi": 30}]');
 SELECT * FROM loky.backfill('UPDATE t.fill SET n = n WHERE id BETWEEN $1 AND $2', 't.fill', ranges => '[]');
@@ -134,7 +178,18 @@ SELECT call, (t.error('SELECT * FROM loky.' || call)).* FROM unnest(ARRAY[
     $$backfill('SELECT 1', 't.fill', retries => -1)$$, $$backfill('SELECT 1', 't.fill', delay => '-1 s')$$,
     $$backfill('SELECT 1', 't.fill', ranges => '{}')$$, $$backfill('SELECT 1', 't.fill', ranges => '1')$$, $$backfill('SELECT 1', 't.fill', ranges => '[1]')$$,
     $$backfill('SELECT 1', 't.fill', ranges => '[{"lo": "1"}]')$$, $$backfill('SELECT 1', 't.fill', ranges => '[{"lo": "1", "hi": null}]')$$, $$backfill('SELECT 1', 't.fill', ranges => '[{"lo": "1", "hi": "x"}]')$$,
+    $$backfill('SELECT 1', 't.fill', ranges => '[{"lo": 1, "hi": 2}, {"lo": "9", "hi": "8"}]')$$, $$key_chunks(4000000000::oid)$$, $$table_chunks(4000000000::oid)$$,
     $$backfill('SELECT 1', 't.fill', executor => -5)$$]) call;
+-- which range it is stands in the context
+SELECT * FROM loky.backfill('SELECT 1', 't.fill', ranges => '[{"lo": 1, "hi": 2}, {"lo": "x", "hi": "8"}]');
+-- the hint is one that can be followed
+CREATE TABLE t.unkeyed_parts (a int) PARTITION BY LIST (a);
+SELECT hint FROM t.error($$SELECT * FROM loky.key_chunks('t.unkeyed_parts', 'a')$$);
+-- a temporary child, which workers do not see
+CREATE TABLE t.fill_parent (id int PRIMARY KEY);
+CREATE TEMPORARY TABLE fill_child () INHERITS (t.fill_parent);
+SELECT state, message FROM t.error($$SELECT * FROM loky.backfill('SELECT 1', 't.fill_parent')$$);
+DROP TABLE fill_child;
 -- an error of the text itself is one of each chunk
 SELECT chunk, ok, sqlstate FROM loky.backfill('UPDATE t.fill SET nope = 1 WHERE id BETWEEN $1 AND $2', 't.fill', chunk_rows => 500);
 RESET loky.executor;

@@ -87,7 +87,7 @@ SELECT setval('t.gate', 1);
 SELECT done FROM loky.wait(ARRAY[:p]);
 FETCH s;
 -- nor does it wait for q any more, which would end as soon as it did
-SELECT loky.submit('SELECT t.until(''EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || pg_backend_pid() || ' AND wait_event = ''''Extension'''')''); SELECT setval(''t.gate'', 2)') AS opener \gset
+SELECT loky.submit('SELECT t.until(''EXISTS (SELECT FROM pg_stat_activity WHERE pid = ' || pg_backend_pid() || ' AND wait_event_type = ''''Extension'''')''); SELECT setval(''t.gate'', 2)') AS opener \gset
 FETCH s;
 ROLLBACK;
 SELECT loky.running(:q);

@@ -173,7 +173,7 @@ BEGIN
     SELECT e.state, substring(e.context from '^(.*)\nSQL statement "SELECT \* FROM loky') INTO map, map_context FROM t.error('SELECT * FROM loky.map(''t.id'', ARRAY[1, 2])') e;
     SELECT string_agg(e.ord || ' ' || e.ok || ' ' || e.sqlstate, ', ' ORDER BY e.ord) INTO try_map FROM loky.try_map('t.id', ARRAY[1, 2]) e;
 END$$;
-SELECT i AS initializer, f.result, f.detail, f.map, f.try_map FROM unnest(ARRAY['SELECT 1 / 0', 'SELECT * FROM t.nope', 'SET work_mem = ''1''', 'SELECT 1; SELECT 2; SELECT t.bad(8)',
+SELECT i AS initializer, f.result, f.detail, f.map, f.try_map FROM unnest(ARRAY['SELECT 1 / 0', 'SELECT * FROM t.nope', 'SET work_mem = ''x''', 'SELECT 1; SELECT 2; SELECT t.bad(8)',
     'BEGIN', 'BEGIN; SELECT t.start(''open'')', 'SAVEPOINT s', 'DO ''BEGIN COMMIT; PERFORM t.bad(9); END''', 'SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(60)', 'SET statement_timeout = ''50ms''; SELECT pg_sleep(60)',
     'DO ''BEGIN RAISE SQLSTATE ''''LK001''''; END''', 'LISTEN loky_init', 'SELECT loky.result(-1)']) i, t.fails(i) f;
 SELECT count(*) AS undone FROM t.started WHERE args = 'open';

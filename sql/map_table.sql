@@ -74,6 +74,14 @@ CREATE TABLE t.cut_child () INHERITS (t.cut_parent);
 INSERT INTO t.cut_parent SELECT generate_series(1, 3000);
 INSERT INTO t.cut_child SELECT generate_series(3001, 9000);
 SELECT count(*), sum(r) FROM loky.map_table('SELECT id FROM t.cut_parent WHERE ctid >= $1 AND ctid < $2', 't.cut_parent', NULL::int) r;
+-- what others have as a temporary child is not looked into
+SELECT * FROM loky.run('CREATE TEMPORARY TABLE their_child () INHERITS (t.cut_parent)');
+SELECT count(*), sum(r) FROM loky.map_table('SELECT id FROM t.cut_parent WHERE ctid >= $1 AND ctid < $2', 't.cut_parent', NULL::int) r;
+SELECT count(*) > 1 AS chunks FROM loky.table_chunks('t.cut_parent');
+SELECT loky.get_reusable_executor(2, kill_workers => true) > 0 AS ok;
+CREATE TEMPORARY TABLE my_child () INHERITS (t.cut_parent);
+SELECT state, message FROM t.error($$SELECT loky.map_table('SELECT 1', 't.cut_parent')$$);
+DROP TABLE my_child;
 CREATE MATERIALIZED VIEW t.cut_view AS SELECT id FROM t.cut;
 SELECT sum(r) FROM loky.map_table('SELECT count(*) FROM t.cut_view WHERE ctid >= $1 AND ctid < $2', 't.cut_view', NULL::bigint) r;
 
@@ -115,6 +123,15 @@ RESET ROLE;
 DROP POLICY few ON t.cut;
 ALTER TABLE t.cut DISABLE ROW LEVEL SECURITY;
 REVOKE ALL ON t.cut FROM t_reader;
+-- who may not read a table cannot lock it either
+SET ROLE t_reader;
+SELECT state, message, hint FROM t.error($$SELECT * FROM loky.table_chunks('t.cut')$$);
+RESET ROLE;
+GRANT SELECT (id) ON t.cut TO t_reader;
+SET ROLE t_reader;
+SELECT count(*) > 1 AS chunks FROM loky.table_chunks('t.cut');
+RESET ROLE;
+REVOKE ALL (id) ON t.cut FROM t_reader;
 REVOKE ALL ON SCHEMA t, loky FROM t_reader;
 RESET loky.executor;
 SELECT t.clean();

@@ -58,7 +58,10 @@ SELECT count(*) FROM t.own;
 COMMIT;
 SELECT count(*), count(*) FILTER (WHERE v = 'new'), count(*) FILTER (WHERE id > 2000) FROM t.own;
 
--- The same with more subtransactions than are listed for all to see.
+-- The same with more subtransactions than are listed for all to see.  Another
+-- transaction ends after them, so that they are among those that a snapshot tells from
+-- what comes later.
+CREATE TABLE t.other (v int);
 BEGIN;
 DO $$BEGIN
     FOR i IN 1 .. 100 LOOP
@@ -67,6 +70,7 @@ DO $$BEGIN
         EXCEPTION WHEN unique_violation THEN NULL;
         END;
     END LOOP;
+    PERFORM loky.run('INSERT INTO t.other VALUES (1)');
     PERFORM loky.map('SELECT count(*) FROM t.own WHERE $1 > 0', ARRAY[1, 2, 3], NULL::bigint, snapshot => true);
 END$$;
 SELECT DISTINCT r FROM loky.map('SELECT count(*) FROM t.own WHERE $1 > 0', ARRAY[1, 2, 3], NULL::bigint, snapshot => true) r;

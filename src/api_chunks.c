@@ -17,6 +17,7 @@
 
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/primnodes.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -120,6 +121,8 @@ loky_key_chunks_sql(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	LokyKeyColumn column = {0};
 	LokyKeyChunk *chunks;
+	MemoryContext scratch;
+	MemoryContext oldcontext;
 	int			n;
 	int			level;
 
@@ -127,19 +130,25 @@ loky_key_chunks_sql(PG_FUNCTION_ARGS)
 	get_key(fcinfo, 0, &column);
 	chunks = get_key_chunks(fcinfo, 2, &column, &n);
 	InitMaterializedSRF(fcinfo, 0);
+	scratch = AllocSetContextCreate(CurrentMemoryContext, "loky key chunks",
+									ALLOCSET_SMALL_SIZES);
+	oldcontext = MemoryContextSwitchTo(scratch);
 	level = loky_key_begin_text();
 	for (int i = 0; i < n; i++)
 	{
 		Datum		values[4];
 		bool		nulls[4] = {false, false, false, false};
 
+		CHECK_FOR_INTERRUPTS();
 		values[0] = Int32GetDatum(i + 1);
 		values[1] = CStringGetTextDatum(loky_key_text(&column, chunks[i].lo));
 		values[2] = CStringGetTextDatum(loky_key_text(&column, chunks[i].hi));
 		values[3] = Int64GetDatum(chunks[i].rows);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		MemoryContextReset(scratch);
 	}
 	loky_key_end_text(level);
+	MemoryContextSwitchTo(oldcontext);
 	return (Datum) 0;
 }
 
@@ -214,6 +223,36 @@ get_call(FunctionCallInfo fcinfo, const LokyKeyColumn *column,
 }
 
 /*
+ * Is the argument ranges a null that a query or an expression has computed, unlike
+ * one that stands there, or that was left out?
+ */
+static bool
+ranges_are_missing(FunctionCallInfo fcinfo)
+{
+	FuncExpr   *call = (FuncExpr *) fcinfo->flinfo->fn_expr;
+
+	return PG_ARGISNULL(ARG_RANGES) && call != NULL && IsA(call, FuncExpr) &&
+		!IsA(list_nth(call->args, ARG_RANGES), Const);
+}
+
+/*
+ * The chunks to run.  A null that was computed is refused: it comes of aggregating
+ * what failed when nothing has, and would run all that has succeeded once more.
+ */
+static LokyKeyChunk *
+get_chunks(FunctionCallInfo fcinfo, const LokyKeyColumn *column, int *n)
+{
+	if (ranges_are_missing(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"ranges\" must not be null"),
+				 errhint("An aggregate of no rows is null: use coalesce(jsonb_agg(...), '[]').  Leave the argument out to run all.")));
+	if (!PG_ARGISNULL(ARG_RANGES))
+		return loky_key_ranges(column, PG_GETARG_JSONB_P(ARG_RANGES), n);
+	return get_key_chunks(fcinfo, ARG_CHUNK_ROWS, column, n);
+}
+
+/*
  * backfill(task, rel, key, ...): run the task for each chunk, in a transaction of its
  * own, and return a row for each chunk.
  */
@@ -235,10 +274,7 @@ loky_backfill(PG_FUNCTION_ARGS)
 	loky_client_check_context();
 	get_key(fcinfo, ARG_REL, &column);
 	loky_table_check_shared(column.rel);
-	if (PG_ARGISNULL(ARG_RANGES))
-		chunks = get_key_chunks(fcinfo, ARG_CHUNK_ROWS, &column, &n);
-	else
-		chunks = loky_key_ranges(&column, PG_GETARG_JSONB_P(ARG_RANGES), &n);
+	chunks = get_chunks(fcinfo, &column, &n);
 	get_call(fcinfo, &column, chunks, n, &items, &call);
 	InitMaterializedSRF(fcinfo, 0);
 	reader = loky_map_reader_open(&call);

@@ -51,6 +51,8 @@ typedef struct LokyKeyColumn
 /* table_chunks.c */
 extern LokyTidChunk *loky_table_chunks(Oid rel, int nchunks, int nworkers,
 									   bool for_workers, int *n);
+extern void loky_table_check_exists(Oid rel);
+extern void loky_table_check_readable(Oid rel);
 extern void loky_table_check_shared(Oid rel);
 extern ArrayType *loky_table_chunk_items(const LokyTidChunk *chunks, int n);
 
@@ -58,10 +60,12 @@ extern ArrayType *loky_table_chunk_items(const LokyTidChunk *chunks, int n);
 extern void loky_key_find(Oid rel, const char *name, LokyKeyColumn *column);
 extern LokyKeyChunk *loky_key_chunks(const LokyKeyColumn *column,
 									 int chunk_rows, int *n, int64 *nnulls);
-extern LokyKeyChunk *loky_key_ranges(const LokyKeyColumn *column,
-									 Jsonb *ranges, int *n);
 extern ArrayType *loky_key_chunk_items(const LokyKeyColumn *column,
 									   const LokyKeyChunk *chunks, int n);
+
+/* key_ranges.c */
+extern LokyKeyChunk *loky_key_ranges(const LokyKeyColumn *column,
+									 Jsonb *ranges, int *n);
 extern int	loky_key_begin_text(void);
 extern char *loky_key_text(const LokyKeyColumn *column, Datum value);
 extern void loky_key_end_text(int level);

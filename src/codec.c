@@ -562,11 +562,12 @@ loky_codec_form_row(TupleDesc desc, TupleDesc storage, const Datum *values,
 	Datum		flat[MaxTupleAttributeNumber];
 	bool	   *isnull = unconstify(bool *, nulls);
 	int			natts = desc->natts;
-	bool		hasnull = natts > 0 && memchr(nulls, true, natts) != NULL;
+	bool		hasnull = natts > 0 && memchr(nulls, 1, natts) != NULL;
 	MinimalTuple row;
 	Size		start;
 	Size		size;
 
+	flat[0] = (Datum) 0;		/* a row may be without columns */
 	for (int i = 0; i < natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);

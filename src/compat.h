@@ -15,6 +15,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
@@ -68,6 +69,42 @@ loky_compat_guc_variables(int *n)
 #endif
 }
 
+/* 16 linked the settings that are not at their default, or are changed */
+#if PG_VERSION_NUM >= 160000
+#define LOKY_SETTINGS_ARE_LINKED
+#endif
+
+/* The setting of this name, or NULL; 16 gave its own function to extensions. */
+static inline struct config_generic *
+loky_compat_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, 0);
+#else
+	int			n;
+	struct config_generic **all = loky_compat_guc_variables(&n);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (pg_strcasecmp(all[i]->name, name) == 0)
+			return all[i];
+	}
+	return NULL;
+#endif
+}
+
+/* 19 put what is particular to a type into the generic struct of a setting */
+#if PG_VERSION_NUM >= 190000
+#define LokyGuc(type, setting)	(&(setting)->_##type)
+#define LokyGucEnumName(setting) \
+	config_enum_lookup_by_value((setting), *(setting)->_enum.variable)
+#else
+#define LokyGuc(type, setting)	((const struct config_##type *) (setting))
+#define LokyGucEnumName(setting) \
+	config_enum_lookup_by_value((struct config_enum *) (setting), \
+								*LokyGuc(enum, setting)->variable)
+#endif
+
 /* 16 gave the "extra" data of settings an allocator of their own */
 #if PG_VERSION_NUM >= 160000
 #define LokyGucMalloc(size)		guc_malloc(LOG, (size))
@@ -84,6 +121,17 @@ loky_compat_guc_variables(int *n)
 	stringToQualifiedNameList(name)
 #endif
 
+/* 16 has one function for all kinds of objects */
+#if PG_VERSION_NUM >= 160000
+#define LokyOwnsDatabase(oid) \
+	object_ownercheck(DatabaseRelationId, (oid), GetUserId())
+#define LokyOwnsExtension(oid) \
+	object_ownercheck(ExtensionRelationId, (oid), GetUserId())
+#else
+#define LokyOwnsDatabase(oid)	pg_database_ownercheck((oid), GetUserId())
+#define LokyOwnsExtension(oid)	pg_extension_ownercheck((oid), GetUserId())
+#endif
+
 /* 17 let the JSON lexer lie in memory of the caller's */
 #if PG_VERSION_NUM >= 170000
 #define LokyMakeJsonLexer(json, len) \
@@ -91,6 +139,29 @@ loky_compat_guc_variables(int *n)
 #else
 #define LokyMakeJsonLexer(json, len) \
 	makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
+#endif
+
+/* 19 has a tranche of locks named as it is made */
+static inline int
+loky_compat_new_tranche(const char *name)
+{
+#if PG_VERSION_NUM >= 190000
+	return LWLockNewTrancheId(name);
+#else
+	int			tranche = LWLockNewTrancheId();
+
+	LWLockRegisterTranche(tranche, name);
+	return tranche;
+#endif
+}
+
+/* 19 tells what was amiss where no function is found */
+#if PG_VERSION_NUM >= 190000
+#define LokyFuncnameGetCandidates(names) \
+	FuncnameGetCandidates((names), -1, NIL, false, false, false, true, &(int) {0})
+#else
+#define LokyFuncnameGetCandidates(names) \
+	FuncnameGetCandidates((names), -1, NIL, false, false, false, true)
 #endif
 
 /* 17 lets extensions name what they wait for */
@@ -106,6 +177,15 @@ loky_compat_guc_variables(int *n)
 	(BGWORKER_BYPASS_ALLOWCONN | BGWORKER_BYPASS_ROLELOGINCHECK)
 #else
 #define LOKY_WORKER_CONNECT_FLAGS	BGWORKER_BYPASS_ALLOWCONN
+#endif
+
+/* 17 no longer keeps whether the authenticated user is a superuser */
+#if PG_VERSION_NUM >= 170000
+#define LokySetAuthenticatedUser(role, is_superuser) \
+	SetAuthenticatedUserId(role)
+#else
+#define LokySetAuthenticatedUser(role, is_superuser) \
+	SetAuthenticatedUserId((role), (is_superuser))
 #endif
 
 /* 18 dropped the run_once argument of PortalRun */

@@ -37,20 +37,6 @@ typedef struct Setting
 	char	   *value;
 } Setting;
 
-static struct config_generic *
-find_setting(const char *name)
-{
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
-
-	for (int i = 0; i < n; i++)
-	{
-		if (pg_strcasecmp(all[i]->name, name) == 0)
-			return all[i];
-	}
-	return NULL;
-}
-
 /* A copy of the ASCII text in lower case. */
 static char *
 lowercase(const char *text)
@@ -123,7 +109,7 @@ check_setting(Setting *setting)
 	double		real;
 	bool		boolean;
 
-	known = find_setting(setting->name);
+	known = loky_compat_find_setting(setting->name);
 	check_name(setting->name, known);
 	check_value(setting, known);
 	if (known == NULL)

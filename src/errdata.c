@@ -37,10 +37,14 @@
 #include "postgres.h"
 
 #include "libpq/pqmq.h"
+#include "mb/pg_wchar.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
 #include "errdata.h"
+
+/* so much is kept of the message of an error in short */
+#define SHORT_MESSAGE	100
 
 /* the length of a string that is not there */
 #define STRING_ABSENT	(-1)
@@ -103,6 +107,25 @@ loky_error_encode(StringInfo buf, const ErrorData *edata)
 		if (string)
 			appendBinaryStringInfo(buf, string, len);
 	}
+}
+
+/*
+ * The same for an error that there is no room for: its SQLSTATE and the beginning of
+ * its message, in less than LOKY_SHORT_ERROR bytes.
+ */
+void
+loky_error_encode_short(StringInfo buf, const ErrorData *edata)
+{
+	ErrorData	brief = {0};
+	const char *message = edata->message != NULL ? edata->message : "";
+	int			len = (int) strnlen(message, SHORT_MESSAGE);
+
+	brief.elevel = edata->elevel;
+	brief.sqlerrcode = edata->sqlerrcode;
+	brief.message = pnstrdup(message, pg_mbcliplen(message, len, len));
+	brief.detail = "There was no room to keep all of the error.";
+	loky_error_encode(buf, &brief);
+	pfree(brief.message);
 }
 
 /*

@@ -28,7 +28,11 @@
 #define ERRCODE_LOKY_CANCELLED			MAKE_SQLSTATE('L','K','0','0','7')
 #define ERRCODE_LOKY_QUEUE_FULL			MAKE_SQLSTATE('L','K','0','0','8')
 
+/* an error in short is smaller than this, so that it fits into a task */
+#define LOKY_SHORT_ERROR	240
+
 extern void loky_error_encode(StringInfo buf, const ErrorData *edata);
+extern void loky_error_encode_short(StringInfo buf, const ErrorData *edata);
 extern ErrorData *loky_error_decode(const char *data, Size len);
 extern void loky_error_rethrow(ErrorData *edata, const char *where)
 			pg_attribute_noreturn();

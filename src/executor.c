@@ -576,6 +576,30 @@ loky_executor_close(LokyExecutorRef ref, bool kill_workers)
 	loky_wake_launcher();
 }
 
+/*
+ * If the executor belongs to this database, which is gone: cancel what is pending and
+ * accept nothing more.  The slot is free at once, unless a worker has yet to find out.
+ */
+void
+loky_executor_abandon(LokySharedExecutor *executor, Oid database)
+{
+	LokyAftermath after = LOKY_NO_AFTERMATH;
+
+	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->id != 0 && executor->database == database)
+	{
+		executor->state = LOKY_EXECUTOR_CLOSING;
+		cancel_all(executor, &after);
+		stop_workers(executor, false, false);
+		if (is_free(executor))
+			empty_slot(executor);
+	}
+	loky_sched_unlock(executor, &after);
+	LWLockRelease(&loky->directory);
+	loky_end_conclude(&after);
+}
+
 /* Cancel what is pending in the executor, which goes on. */
 void
 loky_executor_cancel_pending(LokyExecutorRef ref)

@@ -41,6 +41,7 @@ extern LokyExecutorRef loky_executor_present(void);
 extern int	loky_executor_own(void);
 extern void loky_executor_resize(LokyExecutorRef ref, int max_workers);
 extern void loky_executor_close(LokyExecutorRef ref, bool kill_workers);
+extern void loky_executor_abandon(LokySharedExecutor *executor, Oid database);
 extern void loky_executor_cancel_pending(LokyExecutorRef ref);
 extern void loky_executor_kill_workers(LokyExecutorRef ref);
 extern bool loky_executor_at_rest(LokyExecutorRef ref);

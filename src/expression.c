@@ -29,6 +29,7 @@
 #include "miscadmin.h"
 #include "nodes/plannodes.h"
 #include "storage/sinval.h"
+#include "tcop/tcopprot.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
@@ -37,6 +38,7 @@
 #include "utils/syscache.h"
 
 #include "expression.h"
+#include "log.h"
 #include "plan.h"
 
 struct LokyExpression
@@ -294,6 +296,10 @@ loky_expression_desc(LokyExpression *expression)
 Datum
 loky_expression_run(LokyExpression *expression, bool *isnull)
 {
+	ParamListInfo params = loky_expression_params(expression);
+	bool		logging = loky_log_is_on();
+	bool		was_logged = logging &&
+		loky_log_begin(debug_query_string, NIL, params);
 	Datum		value;
 
 	loky_run_begin_statement();
@@ -303,5 +309,7 @@ loky_expression_run(LokyExpression *expression, bool *isnull)
 									  isnull);
 	expression->running = false;
 	loky_run_reset_timeout();
+	if (logging)
+		loky_log_end(debug_query_string, params, was_logged);
 	return value;
 }

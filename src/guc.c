@@ -27,7 +27,9 @@
 #include "utils/guc.h"
 
 #include "compat.h"
+#include "debug_point.h"
 #include "guc.h"
+#include "settings_list.h"
 
 int			loky_max_tasks = 65536;
 int			loky_max_total_workers = 8;
@@ -156,19 +158,8 @@ loky_guc_max_workers_is_set(void)
 	static struct config_generic *setting = NULL;
 
 	if (setting == NULL)
-	{
-		int			n;
-		struct config_generic **all = loky_compat_guc_variables(&n);
-
-		for (int i = 0; i < n; i++)
-		{
-			if (strcmp(all[i]->name, "loky.max_workers") == 0)
-				setting = all[i];
-		}
-		if (setting == NULL)
-			return false;
-	}
-	return setting->source >= PGC_S_INTERACTIVE;
+		setting = loky_compat_find_setting("loky.max_workers");
+	return setting != NULL && setting->source >= PGC_S_INTERACTIVE;
 }
 
 static void
@@ -369,5 +360,7 @@ loky_guc_define(void)
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	loky_settings_list_define();
+	loky_debug_point_define();
 	MarkGUCPrefixReserved("loky");
 }

@@ -54,7 +54,7 @@ typedef struct LokyItems
 	/* the iterator */
 	int			position;
 	char	   *data;
-	bits8	   *bitmap;
+	uint8	   *bitmap;
 	TupleDesc	desc;			/* of anonymous rows, the last one seen */
 	int32		typmod;
 	Datum	   *row_values;		/* of its columns, dropped ones included */

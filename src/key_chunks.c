@@ -5,8 +5,7 @@
  *
  * The keys are read once, in order, as the caller and in the snapshot of the
  * calling statement.  A chunk ends after so many rows, but never between equal
- * keys.  Keys are given out as text in a form that reads back as the same value,
- * whatever the session's settings.
+ * keys.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -21,6 +20,7 @@
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/relation.h"
+#include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
@@ -37,6 +37,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "chunks.h"
@@ -63,16 +64,21 @@ qualified_name(Oid rel)
 									  get_rel_name(rel));
 }
 
+/* No index will do for the column; one could be made where it has an order. */
 static void
-raise_no_index(const LokyKeyColumn *column)
+raise_no_index(const LokyKeyColumn *column, bool has_order)
 {
+	bool		whole = get_rel_relkind(column->rel) != RELKIND_PARTITIONED_TABLE;
+
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("column \"%s\" of \"%s\" leads no btree index",
 					column->name, get_rel_name(column->rel)),
-			 errhint("Create one: CREATE INDEX CONCURRENTLY ON %s (%s).",
-					 qualified_name(column->rel),
-					 quote_identifier(column->name))));
+			 has_order ?
+			 errhint("Create one: CREATE INDEX %sON %s (%s).",
+					 whole ? "CONCURRENTLY " : "", qualified_name(column->rel),
+					 quote_identifier(column->name)) :
+			 errhint("Name a column of a type that has an order.")));
 }
 
 /* Does the index find rows by ranges of the column, all rows of the table? */
@@ -96,34 +102,33 @@ check_index(Relation rel, AttrNumber number, const LokyKeyColumn *column)
 	bool		found = false;
 
 	if (!OidIsValid(opclass))
-		raise_no_index(column);
+		raise_no_index(column, false);
 	foreach(lc, RelationGetIndexList(rel))
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
 		found |= index_fits(index, number, column, get_opclass_family(opclass));
-		index_close(index, NoLock);
+		index_close(index, AccessShareLock);
 	}
 	if (!found)
-		raise_no_index(column);
+		raise_no_index(column, true);
 }
 
 /* The only column of the primary key; raises 42704 where there is not one. */
 static AttrNumber
 primary_key(Relation rel)
 {
-	Oid			oid;
-	Relation	index;
 	AttrNumber	number = InvalidAttrNumber;
+	ListCell   *lc;
 
-	(void) RelationGetIndexList(rel);
-	oid = rel->rd_pkindex;
-	if (OidIsValid(oid))
+	/* one that is deferrable will do as well */
+	foreach(lc, RelationGetIndexList(rel))
 	{
-		index = index_open(oid, AccessShareLock);
-		if (index->rd_index->indnkeyatts == 1)
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_index->indisprimary && index->rd_index->indnkeyatts == 1)
 			number = index->rd_index->indkey.values[0];
-		index_close(index, NoLock);
+		index_close(index, AccessShareLock);
 	}
 	if (number == InvalidAttrNumber)
 		ereport(ERROR,
@@ -154,19 +159,22 @@ check_kind(Relation rel)
 }
 
 /*
- * Find the column of this name, or the primary key's where that is NULL.  Locks the
- * table with AccessShareLock until the end of the transaction.  Raises 42703
+ * Find the column of this name, or the primary key's where that is NULL.  Holds no
+ * lock when it returns: a chunk of a backfill that met a lock which waits for one of
+ * its caller's would never end.  Raises 42P01 where there is no such table, 42703
  * where there is no such column, 42704 where no btree index begins with it, and
  * 42809 for what is no table.
  */
 void
 loky_key_find(Oid relid, const char *name, LokyKeyColumn *column)
 {
-	Relation	rel = relation_open(relid, AccessShareLock);
+	Relation	rel;
 	AttrNumber	number;
 	bool		varlena;
 	Form_pg_attribute attribute;
 
+	loky_table_check_exists(relid);
+	rel = relation_open(relid, AccessShareLock);
 	check_kind(rel);
 	number = name == NULL ? primary_key(rel) : get_attnum(relid, name);
 	if (number == InvalidAttrNumber)
@@ -186,9 +194,9 @@ loky_key_find(Oid relid, const char *name, LokyKeyColumn *column)
 		column->collation = attribute->attcollation;
 	}
 	else
-		raise_no_index(column);
+		raise_no_index(column, false);
 	check_index(rel, number, column);
-	relation_close(rel, NoLock);
+	relation_close(rel, AccessShareLock);
 	get_typlenbyval(column->type, &column->len, &column->byval);
 	getTypeOutputInfo(column->type, &column->output, &varlena);
 	getTypeInputInfo(column->type, &column->input, &column->ioparam);
@@ -228,13 +236,47 @@ set_hi(KeyReceiver *receiver, LokyKeyChunk *chunk, Datum value)
 	chunk->hi = datumCopy(value, false, column->len);
 }
 
+/* The last chunk, if the key belongs to it: it has room, or ends with an equal key. */
+static LokyKeyChunk *
+open_chunk(KeyReceiver *receiver, Datum value)
+{
+	LokyKeyChunk *chunk;
+
+	if (receiver->n == 0)
+		return NULL;
+	chunk = &receiver->chunks[receiver->n - 1];
+	if (chunk->rows < receiver->chunk_rows)
+		return chunk;
+	return DatumGetInt32(FunctionCall2Coll(&receiver->compare,
+										   receiver->column->collation,
+										   chunk->hi, value)) == 0 ? chunk : NULL;
+}
+
+/* A new chunk that begins with the key. */
+static LokyKeyChunk *
+add_chunk(KeyReceiver *receiver, Datum value)
+{
+	const LokyKeyColumn *column = receiver->column;
+	LokyKeyChunk *chunk;
+
+	if (receiver->n == receiver->room)
+	{
+		receiver->room *= 2;
+		receiver->chunks = repalloc_huge(receiver->chunks,
+										 receiver->room * sizeof(LokyKeyChunk));
+	}
+	chunk = &receiver->chunks[receiver->n++];
+	chunk->rows = 0;
+	chunk->lo = datumCopy(value, column->byval, column->len);
+	return chunk;
+}
+
 /* The next key. */
 static bool
 receive_key(TupleTableSlot *slot, DestReceiver *self)
 {
 	KeyReceiver *receiver = (KeyReceiver *) self;
-	const LokyKeyColumn *column = receiver->column;
-	LokyKeyChunk *chunk = NULL;
+	LokyKeyChunk *chunk;
 	MemoryContext oldcontext;
 	bool		isnull;
 	Datum		given = slot_getattr(slot, 1, &isnull);
@@ -246,25 +288,11 @@ receive_key(TupleTableSlot *slot, DestReceiver *self)
 		return true;
 	}
 	oldcontext = MemoryContextSwitchTo(receiver->context);
-	if (column->len == -1)
+	if (receiver->column->len == -1)
 		value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(given));
-	if (receiver->n > 0)
-		chunk = &receiver->chunks[receiver->n - 1];
-	if (chunk == NULL ||
-		(chunk->rows >= receiver->chunk_rows &&
-		 DatumGetInt32(FunctionCall2Coll(&receiver->compare, column->collation,
-										 chunk->hi, value)) != 0))
-	{
-		if (receiver->n == receiver->room)
-		{
-			receiver->room *= 2;
-			receiver->chunks = repalloc_huge(receiver->chunks,
-											 receiver->room * sizeof(LokyKeyChunk));
-		}
-		chunk = &receiver->chunks[receiver->n++];
-		chunk->rows = 0;
-		chunk->lo = datumCopy(value, column->byval, column->len);
-	}
+	chunk = open_chunk(receiver, value);
+	if (chunk == NULL)
+		chunk = add_chunk(receiver, value);
 	chunk->rows++;
 	set_hi(receiver, chunk, value);
 	if (value != given)
@@ -273,16 +301,56 @@ receive_key(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+/* Run the query as the caller and in its snapshot; its rows go to the receiver. */
+static void
+read_keys(const char *sql, DestReceiver *receiver)
+{
+	SPIExecuteOptions options = {0};
+
+	options.read_only = true;
+	options.dest = receiver;
+	SPI_connect();
+	(void) SPI_execute_extended(sql, &options);
+	SPI_finish();
+}
+
+/* The same, and let go of all locks that it has taken: see loky_key_find(). */
+static void
+read_keys_unlocked(const char *sql, DestReceiver *receiver)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	ResourceOwner oldowner = CurrentResourceOwner;
+	ErrorData  *volatile edata = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(oldcontext);
+	PG_TRY();
+	{
+		read_keys(sql, receiver);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		edata = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(oldcontext);
+	CurrentResourceOwner = oldowner;
+	if (edata != NULL)
+		ReThrowError(edata);
+}
+
 /*
  * Chunks of the table of chunk_rows rows each, *n of them, in CurrentMemoryContext;
- * *nnulls is the number of rows without a key.  Raises 42501 where the caller
- * may not read the column.
+ * *nnulls is the number of rows without a key.  Holds no lock when it returns.
+ * Raises 42501 where the caller may not read the column.
  */
 LokyKeyChunk *
 loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnulls)
 {
 	KeyReceiver receiver = {0};
-	SPIExecuteOptions options = {0};
 	char	   *sql = psprintf("SELECT %s FROM %s ORDER BY 1",
 							   quote_identifier(column->name),
 							   qualified_name(column->rel));
@@ -298,73 +366,10 @@ loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnul
 	receiver.room = 64;
 	receiver.chunks = palloc(receiver.room * sizeof(LokyKeyChunk));
 	fmgr_info(column->compare, &receiver.compare);
-
-	SPI_connect();
-	options.read_only = true;
-	options.dest = (DestReceiver *) &receiver;
-	(void) SPI_execute_extended(sql, &options);
-	SPI_finish();
+	read_keys_unlocked(sql, (DestReceiver *) &receiver);
 	*n = receiver.n;
 	*nnulls = receiver.nnulls;
 	return receiver.chunks;
-}
-
-/* The bound of a range that is given as JSON. */
-static Datum
-read_bound(const LokyKeyColumn *column, JsonbContainer *object, const char *name,
-		   int number)
-{
-	JsonbValue *value = getKeyJsonValueFromContainer(object, name,
-													 (int) strlen(name), NULL);
-	char	   *text = NULL;
-
-	if (value != NULL && value->type == jbvString)
-		text = pnstrdup(value->val.string.val, value->val.string.len);
-	else if (value != NULL && value->type == jbvNumeric)
-		text = DatumGetCString(DirectFunctionCall1(numeric_out,
-												   NumericGetDatum(value->val.numeric)));
-	if (text == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("range %d has no \"%s\"", number, name),
-				 errhint("Give ranges as [{\"lo\": \"1\", \"hi\": \"10000\"}, ...], as loky.backfill() and loky.key_chunks() return them.")));
-	return OidInputFunctionCall(column->input, text, column->ioparam,
-								column->typmod);
-}
-
-/*
- * The ranges given as an array of JSON objects with lo and hi, *n of them, in
- * CurrentMemoryContext.  Raises 22023 for anything else, and what the type's
- * input function raises.
- */
-LokyKeyChunk *
-loky_key_ranges(const LokyKeyColumn *column, Jsonb *ranges, int *n)
-{
-	JsonbContainer *root = &ranges->root;
-	LokyKeyChunk *chunks;
-
-	if (!JsonContainerIsArray(root) || JsonContainerIsScalar(root))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("argument \"ranges\" must be a JSON array"),
-				 errhint("Give ranges as [{\"lo\": \"1\", \"hi\": \"10000\"}, ...].")));
-	*n = (int) JsonContainerSize(root);
-	chunks = palloc(Max(*n, 1) * sizeof(LokyKeyChunk));
-	for (int i = 0; i < *n; i++)
-	{
-		JsonbValue *value = getIthJsonbValueFromContainer(root, i);
-
-		if (value->type != jbvBinary ||
-			!JsonContainerIsObject(value->val.binary.data))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("range %d is not a JSON object", i + 1),
-					 errhint("Give ranges as [{\"lo\": \"1\", \"hi\": \"10000\"}, ...].")));
-		chunks[i].lo = read_bound(column, value->val.binary.data, "lo", i + 1);
-		chunks[i].hi = read_bound(column, value->val.binary.data, "hi", i + 1);
-		chunks[i].rows = 0;
-	}
-	return chunks;
 }
 
 /* The chunks as rows of two keys, to be mapped over. */
@@ -388,35 +393,4 @@ loky_key_chunk_items(const LokyKeyColumn *column, const LokyKeyChunk *chunks, in
 		rows[i] = HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 	}
 	return construct_array(rows, n, RECORDOID, -1, false, TYPALIGN_DOUBLE);
-}
-
-/*
- * Have keys written so that they read back as the same value.  Returns what
- * loky_key_end_text() wants; an error in between ends it as well.
- */
-int
-loky_key_begin_text(void)
-{
-	int			level = NewGUCNestLevel();
-
-	(void) set_config_option("datestyle", "ISO", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("intervalstyle", "postgres", PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	if (extra_float_digits < 1)
-		(void) set_config_option("extra_float_digits", "1", PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	return level;
-}
-
-char *
-loky_key_text(const LokyKeyColumn *column, Datum value)
-{
-	return OidOutputFunctionCall(column->output, value);
-}
-
-void
-loky_key_end_text(int level)
-{
-	AtEOXact_GUC(true, level);
 }

@@ -59,12 +59,17 @@
 /* the process of each worker slot; NULL: none */
 static BackgroundWorkerHandle **handles = NULL;
 
-/* Have the postmaster start the launcher; called at server start. */
+/*
+ * Have the postmaster start the launcher; called at server start.  While pg_upgrade works
+ * on the server's files, nothing is to run by itself.
+ */
 void
 loky_launcher_register(void)
 {
 	BackgroundWorker worker;
 
+	if (IsBinaryUpgrade)
+		return;
 	memset(&worker, 0, sizeof(worker));
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
@@ -259,6 +264,15 @@ fire_timers(long pause)
 	return Min(pause, 1 + TimestampDifferenceMilliseconds(now, next));
 }
 
+/* Wake who waits for workers to be gone, and who waits for a shutdown. */
+static void
+tell_of_freed_slot(bool wake_waiters)
+{
+	ConditionVariableBroadcast(&loky->worker_gone);
+	if (wake_waiters)
+		loky_task_wake_waiters(LOKY_MANY_WAITERS);
+}
+
 /* Clear up after workers whose processes have ended. */
 static void
 reap_workers(void)
@@ -283,8 +297,7 @@ reap_workers(void)
 		wake = executor->state != LOKY_EXECUTOR_OPEN;
 		LWLockRelease(&executor->lock);
 		LWLockRelease(&loky->directory);
-		if (wake)
-			loky_task_wake_waiters(LOKY_MANY_WAITERS);
+		tell_of_freed_slot(wake);
 	}
 }
 
@@ -337,8 +350,7 @@ reap_adopted(void)
 		wake = executor->state != LOKY_EXECUTOR_OPEN;
 		LWLockRelease(&executor->lock);
 		LWLockRelease(&loky->directory);
-		if (wake)
-			loky_task_wake_waiters(LOKY_MANY_WAITERS);
+		tell_of_freed_slot(wake);
 	}
 }
 
@@ -350,6 +362,7 @@ loky_launcher_main(Datum main_arg)
 
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	ConfigReloadPending = true; /* one that came since the fork was ignored */
 	pqsignal(SIGUSR1, procsignal_sigusr1_handler);
 	BackgroundWorkerUnblockSignals();
 

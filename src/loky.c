@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
+#include "ddl.h"
 #include "guc.h"
 #include "launcher.h"
 #include "pool.h"
@@ -57,5 +58,6 @@ _PG_init(void)
 	shmem_request_hook = request_shmem;
 	previous_shmem_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shmem;
+	loky_ddl_install();
 	loky_launcher_register();
 }

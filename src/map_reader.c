@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -25,6 +26,7 @@
 #include "area.h"
 #include "client.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "deadlock.h"
 #include "errdata.h"
 #include "guc.h"
@@ -73,7 +75,7 @@ struct LokyMapReader
 	char	   *ended_error;	/* encoded, as those of items; NULL: there is none */
 	Size		ended_error_len;
 	uint64		missing;
-	bits8	   *seen;			/* unordered: items that were returned */
+	uint8	   *seen;			/* unordered: items that were returned */
 };
 
 /*
@@ -111,6 +113,7 @@ loky_map_reader_open(const LokyMapCall *call)
 		return reader;
 	}
 	map = loky_map_lay_out(call, true);
+	loky_debug_point("laid out");
 	if (call->progress)
 		reader->next_notice = map->started + NOTICE_INTERVAL_US;
 	reader->limit = map->window;
@@ -120,6 +123,7 @@ loky_map_reader_open(const LokyMapCall *call)
 		ref = loky_executor_resolve(ref.id);
 	loky_held_offered_map(map);
 	reader->map = map;
+	loky_debug_point("offered");
 	if (!call->ordered && call->mode == LOKY_MAP_TRY)
 		reader->seen = MemoryContextAllocExtended(CurrentMemoryContext,
 												  reader->nitems / 8 + 1,

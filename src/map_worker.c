@@ -41,6 +41,8 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
+#include "errdata.h"
 #include "guc.h"
 #include "history.h"
 #include "map_item.h"
@@ -107,6 +109,20 @@ items_left(const LokySharedPart *part)
 								   part->nsucceeded + part->nfailed);
 }
 
+/* The number of an item and its error, in short where there is no room for all. */
+static void
+encode_item_error(StringInfo buf, const ErrorData *edata, uint64 item)
+{
+	initStringInfo(buf);
+	appendBinaryStringInfo(buf, (const char *) &item, sizeof(item));
+	loky_error_encode(buf, edata);
+	if (buf->len > LOKY_SHORT_ERROR && !loky_area_has_room(buf->len))
+	{
+		buf->len = sizeof(item);
+		loky_error_encode_short(buf, edata);
+	}
+}
+
 /*
  * After an error in item part->range.lo + part->noutcomes: publish what is
  * valid of the outcomes before it, then the error, unless it is to be run again.
@@ -131,9 +147,7 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 			loky_sched_offer_map(map);
 		return;
 	}
-	initStringInfo(&error);
-	appendBinaryStringInfo(&error, (const char *) &item, sizeof(item));
-	loky_error_encode(&error, edata);
+	encode_item_error(&error, edata, item);
 	if (DsaPointerIsValid(map->timings) && timing.started != 0)
 	{
 		timing.worker = MyProcPid;
@@ -298,6 +312,7 @@ run_range(LokyMapJob *job)
 			break;
 		}
 		try_transaction(job, start, &heavy);
+		loky_debug_point("ended");
 		now = loky_map_clock();
 		note_transaction(job, item, now - before);
 		notify_reader(map, now);

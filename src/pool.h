@@ -24,6 +24,7 @@
 #include "lib/ilist.h"
 #include "lib/pairingheap.h"
 #include "port/atomics.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
@@ -170,6 +171,9 @@ typedef struct LokySharedControl
 
 	/* The launcher's; written by it under the directory's lock. */
 	int			launcher_procno;	/* -1: not running */
+
+	/* Signalled by the launcher when it has freed the slot of a worker. */
+	ConditionVariable worker_gone;
 
 	/* Written by the launcher: when it will wake for the next timer. */
 	pg_atomic_uint64 launcher_wakes;

@@ -77,12 +77,14 @@ static Oid
 look_up_type(const char *name)
 {
 	LOCAL_FCINFO(fcinfo, 1);
-	Datum		type;
+	Datum		type = ObjectIdGetDatum(InvalidOid);
 
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = CStringGetTextDatum(name);
 	fcinfo->args[0].isnull = false;
-	type = to_regtype(fcinfo);
+	/* versions differ in whether to_regtype() takes a blank name for an error */
+	if (name[strspn(name, " \t\n\r\f\v")] != '\0')
+		type = to_regtype(fcinfo);
 	if (fcinfo->isnull || !OidIsValid(DatumGetObjectId(type)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

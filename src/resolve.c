@@ -239,7 +239,7 @@ is_whole_statement(const char *word)
 static FuncCandidateList
 find_candidates(List *names)
 {
-	return FuncnameGetCandidates(names, -1, NIL, false, false, false, true);
+	return LokyFuncnameGetCandidates(names);
 }
 
 /* Is there the schema that the name gives, if it gives one? */

@@ -32,6 +32,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -53,6 +54,7 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "log.h"
 #include "plan.h"
 #include "settings.h"
 
@@ -481,6 +483,8 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 	ParamListInfo params;
 	CachedPlan *cached;
 	bool		snapshot_set = false;
+	bool		logging = loky_log_is_on();
+	bool		was_logged = false;
 
 	if (source->raw_parse_tree == NULL)
 	{
@@ -499,6 +503,9 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		snapshot_set = true;
 	}
 	params = build_params(plan, args);
+	if (logging)
+		was_logged = loky_log_begin(plan->sql, list_make1(source->raw_parse_tree),
+									params);
 	portal = create_portal();
 	cached = GetCachedPlan(source, params, NULL, NULL);
 	PortalDefineQuery(portal, NULL, plan->sql, source->commandTag,
@@ -507,6 +514,8 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 		PopActiveSnapshot();
 	run_portal(portal, params, dest, completion);
 	loky_run_reset_timeout();
+	if (logging)
+		loky_log_end(plan->sql, params, was_logged);
 }
 
 /* One of several statements. */
@@ -561,6 +570,8 @@ run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 {
 	List	   *raws = pg_parse_query(plan->sql);
 	ListCell   *lc;
+	bool		logging = loky_log_is_on() && raws != NIL;
+	bool		was_logged = logging && loky_log_begin(plan->sql, raws, NULL);
 
 	foreach(lc, raws)
 	{
@@ -569,6 +580,8 @@ run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 		run_raw(plan, lfirst_node(RawStmt, lc), last,
 				last ? dest : loky_dest_null(), completion);
 	}
+	if (logging)
+		loky_log_end(plan->sql, NULL, was_logged);
 	if (raws == NIL)
 	{
 		completion->has_rows = false;

@@ -127,6 +127,7 @@ extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
 /* settle.c; no lock needed */
 extern void loky_settle_encode_broken(StringInfo buf, const char *detail,
 									  const char *context);
+extern void loky_settle_encode_roleless(StringInfo buf, Oid role);
 
 /* ... is not held */
 extern bool loky_settle_fails_run(LokySharedWorker *worker);

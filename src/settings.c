@@ -28,13 +28,13 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 
 #include "area.h"
 #include "compat.h"
 #include "request.h"
 #include "settings.h"
+#include "settings_list.h"
 
 /* worker: the environment in force, and a number that grows with each change */
 static StringInfoData applied;
@@ -144,17 +144,12 @@ loky_settings_install(const LokyConfig *config)
 static const char *
 custom_value(const char *name)
 {
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
+	struct config_generic *setting = loky_compat_find_setting(name);
 
-	for (int i = 0; i < n; i++)
-	{
-		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
-			strcmp(all[i]->name, name) == 0)
-			return all[i]->source == PGC_S_SESSION ?
-				*((struct config_string *) all[i])->variable : NULL;
-	}
-	return NULL;
+	if (setting == NULL || (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
+		setting->source != PGC_S_SESSION)
+		return NULL;
+	return *LokyGuc(string, setting)->variable;
 }
 
 /* Remember that the worker itself has this value for a custom setting. */
@@ -289,64 +284,17 @@ loky_settings_begin(void)
 static const char *
 committed_value(const struct config_generic *setting)
 {
-	const struct config_string *string =
-		(const struct config_string *) setting;
-
 	if (setting->stack == NULL)
 		return NULL;
 	switch (setting->stack->state)
 	{
 		case GUC_SET:
-			return *string->variable;
+			return *LokyGuc(string, setting)->variable;
 		case GUC_SET_LOCAL:
 			return setting->stack->masked.val.stringval;
 		default:
 			return NULL;
 	}
-}
-
-/* A custom setting that no library has defined, and its number in the list. */
-typedef struct Placeholder
-{
-	int			number;
-	struct config_generic *setting;
-} Placeholder;
-
-static Placeholder *placeholders = NULL;
-static int	nplaceholders = 0;
-
-/* the number of settings when the above was made */
-static int	nsettings_known = 0;
-
-/*
- * Bring the list of placeholders up to date.  A library that is loaded replaces
- * its own without changing the number of settings, so each is checked.
- */
-static void
-refresh_placeholders(void)
-{
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
-	bool		same = n == nsettings_known;
-
-	for (int i = 0; same && i < nplaceholders; i++)
-		same = all[placeholders[i].number] == placeholders[i].setting;
-	if (same)
-		return;
-	if (placeholders != NULL)
-		pfree(placeholders);
-	placeholders = MemoryContextAlloc(TopMemoryContext,
-									  n * sizeof(Placeholder));
-	nplaceholders = 0;
-	for (int i = 0; i < n; i++)
-	{
-		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
-		{
-			placeholders[nplaceholders].number = i;
-			placeholders[nplaceholders++].setting = all[i];
-		}
-	}
-	nsettings_known = n;
 }
 
 /*
@@ -356,17 +304,19 @@ refresh_placeholders(void)
 void
 loky_settings_note_kept(void)
 {
+	int			n;
+	struct config_generic **custom = loky_settings_list_custom(&n);
+
 	kept = NIL;
-	refresh_placeholders();
-	for (int i = 0; i < nplaceholders; i++)
+	for (int i = 0; i < n; i++)
 	{
-		const char *value = committed_value(placeholders[i].setting);
+		const char *value = committed_value(custom[i]);
 		KeptSetting *setting;
 
 		if (value == NULL)
 			continue;
 		setting = palloc(sizeof(KeptSetting));
-		setting->name = pstrdup(placeholders[i].setting->name);
+		setting->name = pstrdup(custom[i]->name);
 		setting->value = pstrdup(value);
 		kept = lappend(kept, setting);
 	}

@@ -5,9 +5,9 @@
  *
  * What the submitter's session has from its connection's options, SET and SET
  * LOCAL goes along; what its database, role or server gives it, the worker has
- * anyway.  Submitting thus looks at every setting that can go along, but only
- * compares raw values with those of the last time: the text form is made when one
- * differs, and shared by all tasks until then.
+ * anyway.  Submitting thus looks at all that the session has (settings_list.c), but
+ * only compares raw values with those of the last time: the text form is made when
+ * one differs, and shared by all tasks until then.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -21,13 +21,13 @@
 #include <float.h>
 
 #include "lib/stringinfo.h"
-#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 
 #include "area.h"
 #include "compat.h"
 #include "request.h"
 #include "settings.h"
+#include "settings_list.h"
 
 /* settings that a task has of its own, or that mean its client */
 static const char *const not_taken_along[] = {
@@ -42,11 +42,6 @@ static const char *const not_taken_along[] = {
 	"transaction_isolation",
 	"transaction_read_only"
 };
-
-/* Those that can go along at all, by their numbers in the server's list. */
-static int *candidates = NULL;
-static int	ncandidates = 0;
-static int	nknown = 0;			/* length of the list, which only grows */
 
 /* submitter: raw values at the last submit, their text form, shared */
 static StringInfoData last_key;
@@ -79,35 +74,12 @@ loky_settings_may_install(const char *name)
 	return true;
 }
 
-/* Find out which settings of the list can go along. */
-static void
-find_candidates(struct config_generic **all, int n)
-{
-	if (n == nknown)
-		return;
-	nknown = 0;
-	if (candidates != NULL)
-		pfree(candidates);
-	candidates = MemoryContextAlloc(TopMemoryContext, n * sizeof(int));
-	ncandidates = 0;
-	for (int i = 0; i < n; i++)
-	{
-		/* what is no more than a placeholder may become anything */
-		if (loky_settings_may_be_taken(all[i]))
-			candidates[ncandidates++] = i;
-	}
-	nknown = n;
-}
-
-/* Does the setting go along with what is submitted now? */
+/* Does the setting, one of the session's own, go along with what is submitted now? */
 static bool
 goes_along(const struct config_generic *setting)
 {
-	if (setting->source >= PGC_S_CLIENT)
-		return (setting->context == PGC_USERSET || setting->context == PGC_SUSET) &&
-			loky_settings_are_present(setting);
-	return setting->name[0] == 's' && setting->name[2] == 'a' &&
-		strcmp(setting->name, "search_path") == 0;
+	return loky_settings_may_be_taken(setting) &&
+		(setting->source < PGC_S_CLIENT || loky_settings_are_present(setting));
 }
 
 /*
@@ -132,23 +104,23 @@ append_raw(StringInfo key, const struct config_generic *setting)
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			value = ((const struct config_bool *) setting)->variable;
+			value = LokyGuc(bool, setting)->variable;
 			size = sizeof(bool);
 			break;
 		case PGC_INT:
-			value = ((const struct config_int *) setting)->variable;
+			value = LokyGuc(int, setting)->variable;
 			size = sizeof(int);
 			break;
 		case PGC_REAL:
-			value = ((const struct config_real *) setting)->variable;
+			value = LokyGuc(real, setting)->variable;
 			size = sizeof(double);
 			break;
 		case PGC_ENUM:
-			value = ((const struct config_enum *) setting)->variable;
+			value = LokyGuc(enum, setting)->variable;
 			size = sizeof(int);
 			break;
 		case PGC_STRING:
-			value = *((const struct config_string *) setting)->variable;
+			value = *LokyGuc(string, setting)->variable;
 			size = value ? (int) strlen(value) + 1 : 0;
 			break;
 	}
@@ -165,24 +137,18 @@ loky_settings_text(struct config_generic *setting)
 	switch (setting->vartype)
 	{
 		case PGC_BOOL:
-			return *((struct config_bool *) setting)->variable ? "on" : "off";
+			return *LokyGuc(bool, setting)->variable ? "on" : "off";
 		case PGC_INT:
-			return psprintf("%d", *((struct config_int *) setting)->variable);
+			return psprintf("%d", *LokyGuc(int, setting)->variable);
 		case PGC_REAL:
 			return psprintf("%.*g", DBL_DECIMAL_DIG,
-							*((struct config_real *) setting)->variable);
+							*LokyGuc(real, setting)->variable);
 		case PGC_ENUM:
-			{
-				struct config_enum *conf = (struct config_enum *) setting;
-
-				return config_enum_lookup_by_value(conf, *conf->variable);
-			}
+			return LokyGucEnumName(setting);
 		case PGC_STRING:
-			{
-				struct config_string *conf = (struct config_string *) setting;
-
-				return *conf->variable != NULL ? *conf->variable : "";
-			}
+			if (*LokyGuc(string, setting)->variable != NULL)
+				return *LokyGuc(string, setting)->variable;
+			break;
 	}
 	return "";
 }
@@ -200,11 +166,8 @@ append_text(StringInfo buf, struct config_generic *setting)
 
 /* Collect the raw values of what goes along now into new_key. */
 static void
-collect_key(void)
+collect_key(struct config_generic **own, int n)
 {
-	int			n;
-	struct config_generic **all = loky_compat_guc_variables(&n);
-
 	if (new_key.data == NULL)
 	{
 		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
@@ -214,14 +177,42 @@ collect_key(void)
 		MemoryContextSwitchTo(oldcontext);
 	}
 	resetStringInfo(&new_key);
-	find_candidates(all, n);
-	for (int i = 0; i < ncandidates; i++)
+	for (int i = 0; i < n; i++)
 	{
-		struct config_generic *setting = all[candidates[i]];
-
-		if (goes_along(setting))
-			append_raw(&new_key, setting);
+		if (goes_along(own[i]))
+			append_raw(&new_key, own[i]);
 	}
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	const struct config_generic *const *left = a;
+	const struct config_generic *const *right = b;
+
+	return strcmp((*left)->name, (*right)->name);
+}
+
+/*
+ * What goes along now as text in shared memory.  The same settings make the same
+ * text, in whatever order the session has got them.
+ */
+static dsa_pointer
+create_env(struct config_generic **own, int n)
+{
+	StringInfoData text;
+	dsa_pointer env;
+
+	qsort(own, n, sizeof(*own), compare_names);
+	initStringInfo(&text);
+	for (int i = 0; i < n; i++)
+	{
+		if (goes_along(own[i]))
+			append_text(&text, own[i]);
+	}
+	env = loky_env_create(text.data, text.len);
+	pfree(text.data);
+	return env;
 }
 
 /*
@@ -231,13 +222,12 @@ collect_key(void)
 dsa_pointer
 loky_settings_capture(void)
 {
-	StringInfoData text;
+	int			n;
+	struct config_generic **own = loky_settings_list_own(&n);
 	dsa_pointer env;
 	StringInfoData swap;
-	int			n;
-	struct config_generic **all;
 
-	collect_key();
+	collect_key(own, n);
 	if (DsaPointerIsValid(last_env) && new_key.len == last_key.len &&
 		memcmp(new_key.data, last_key.data, new_key.len) == 0)
 	{
@@ -245,15 +235,7 @@ loky_settings_capture(void)
 		return last_env;
 	}
 
-	initStringInfo(&text);
-	all = loky_compat_guc_variables(&n);
-	for (int i = 0; i < ncandidates; i++)
-	{
-		if (goes_along(all[candidates[i]]))
-			append_text(&text, all[candidates[i]]);
-	}
-	env = loky_env_create(text.data, text.len);
-	pfree(text.data);
+	env = create_env(own, n);
 	if (DsaPointerIsValid(last_env))
 		loky_env_unpin(last_env);
 	last_env = env;

@@ -102,6 +102,21 @@ loky_settle_encode_broken(StringInfo buf, const char *detail,
 	loky_error_encode(buf, &edata);
 }
 
+/* The error of what is pending when the executor's role has been dropped, encoded. */
+void
+loky_settle_encode_roleless(StringInfo buf, Oid role)
+{
+	ErrorData	edata = {0};
+
+	edata.elevel = ERROR;
+	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
+	edata.message = "the role of the executor does not exist any more";
+	edata.detail = psprintf("The role with OID %u was dropped while this was pending.",
+							role);
+	edata.hint = "Submit it again as another role.";
+	loky_error_encode(buf, &edata);
+}
+
 /*
  * Everything pending fails with the encoded error, which is kept for those who
  * read maps.
@@ -134,8 +149,8 @@ fail_all(LokySharedExecutor *executor, const char *error, Size len,
 }
 
 /*
- * The executor cannot go on, as its initializer failed with this encoded error:
- * what is pending fails, what runs is left to end.
+ * The executor cannot go on, for the reason in this encoded error: what is pending
+ * fails, what runs is left to end.
  */
 void
 loky_settle_break(LokySharedExecutor *executor, const char *error, Size len,

@@ -120,6 +120,7 @@ init_objects(int lock_tranche)
 	LWLockInitialize(&loky->edges, lock_tranche);
 	loky->next_executor_id = 1;
 	loky->launcher_procno = -1;
+	ConditionVariableInit(&loky->worker_gone);
 	pg_atomic_init_u64(&loky->next_session, 1);
 	pg_atomic_init_u64(&loky->next_tag, 1);
 	pg_atomic_init_u32(&loky->ntasks, 0);
@@ -175,15 +176,15 @@ loky_shmem_startup(void)
 	loky = (LokySharedControl *) place;
 	if (!found)
 	{
-		lock_tranche = LWLockNewTrancheId();
-		area_tranche = LWLockNewTrancheId();
+		lock_tranche = loky_compat_new_tranche("LokyPool");
+		area_tranche = loky_compat_new_tranche("LokyArea");
 
 		loky = carve(&place, l.control, true);
 		loky->max_tasks = l.ntasks;
 		loky->nworkers = max_worker_processes;
 		loky->nexecutors = LOKY_SPARE_EXECUTORS + max_worker_processes;
 		loky->nbackends = l.nbackends;
-		loky->map_tranche = LWLockNewTrancheId();
+		loky->map_tranche = loky_compat_new_tranche("LokyMap");
 		loky->roles = carve(&place, l.roles, true);
 		loky->executors = carve(&place, l.executors, true);
 		loky->workers = carve(&place, l.workers, true);
@@ -196,9 +197,6 @@ loky_shmem_startup(void)
 		loky->trace = carve(&place, l.trace, false);
 		loky_trace_init(loky->trace);
 		loky->area = place;
-		LWLockRegisterTranche(lock_tranche, "LokyPool");
-		LWLockRegisterTranche(area_tranche, "LokyArea");
-		LWLockRegisterTranche(loky->map_tranche, "LokyMap");
 		init_objects(lock_tranche);
 		loky_area_init(loky->area, l.area, area_tranche);
 	}

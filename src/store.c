@@ -73,7 +73,6 @@ typedef struct LokyRecordHead
 struct LokyStoreWriter
 {
 	MemoryContext context;
-	ResourceOwner owner;		/* of the file, outside of transactions */
 	LokySharedStore *store;		/* NULL while none is begun */
 	LokySharedSegment *last;	/* the segment that was added last */
 	StringInfoData buffer;		/* records not yet in the store */
@@ -284,7 +283,6 @@ loky_store_writer_create(void)
 	LokyStoreWriter *writer = palloc0(sizeof(LokyStoreWriter));
 
 	writer->context = CurrentMemoryContext;
-	writer->owner = ResourceOwnerCreate(NULL, "loky store");
 	initStringInfo(&writer->buffer);
 	return writer;
 }
@@ -319,14 +317,11 @@ loky_store_begin(LokyStoreWriter *writer, LokySharedStore *store)
  * task may have several.
  */
 static void
-flush_to_file(LokyStoreWriter *writer)
+append_to_file(LokyStoreWriter *writer)
 {
 	LokySharedStore *store = writer->store;
-	ResourceOwner saved = CurrentResourceOwner;
 	BufFile    *file;
 
-	if (CurrentResourceOwner == NULL)
-		CurrentResourceOwner = writer->owner;
 	if (!store->has_file)
 	{
 		init_fileset(&store->fileset);
@@ -343,7 +338,35 @@ flush_to_file(LokyStoreWriter *writer)
 	}
 	BufFileWrite(file, writer->buffer.data, writer->buffer.len);
 	BufFileClose(file);
-	CurrentResourceOwner = saved;
+}
+
+/* The same with an owner of the file that is there also outside of transactions. */
+static void
+flush_to_file(LokyStoreWriter *writer)
+{
+	ResourceOwner owner;
+
+	if (CurrentResourceOwner != NULL)
+	{
+		append_to_file(writer);
+		return;
+	}
+	owner = ResourceOwnerCreate(NULL, "loky store");
+	CurrentResourceOwner = owner;
+	PG_TRY();
+	{
+		append_to_file(writer);
+	}
+	PG_FINALLY();
+	{
+		/* after an error the file is still open */
+		ResourceOwnerRelease(owner, RESOURCE_RELEASE_BEFORE_LOCKS, false, true);
+		ResourceOwnerRelease(owner, RESOURCE_RELEASE_LOCKS, false, true);
+		ResourceOwnerRelease(owner, RESOURCE_RELEASE_AFTER_LOCKS, false, true);
+		CurrentResourceOwner = NULL;
+		ResourceOwnerDelete(owner);
+	}
+	PG_END_TRY();
 }
 
 /* Move the collected records to a new segment, or else to the file. */

@@ -26,12 +26,16 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "chunks.h"
 
@@ -62,12 +66,56 @@ raise_temporary(Oid rel)
 			 errhint("Use an unlogged table.")));
 }
 
-/* Raise 0A000 for a table that only this session can see. */
+/* Is this a temporary table of the present session? */
+static bool
+is_own_temporary(Oid rel)
+{
+	return get_rel_persistence(rel) == RELPERSISTENCE_TEMP &&
+		isTempOrTempToastNamespace(get_rel_namespace(rel));
+}
+
+/*
+ * Raise 0A000 for a table of which only this session can see all: one that is
+ * temporary, or has a temporary child.
+ */
 void
 loky_table_check_shared(Oid rel)
 {
-	if (get_rel_persistence(rel) == RELPERSISTENCE_TEMP)
-		raise_temporary(rel);
+	ListCell   *lc;
+
+	foreach(lc, find_all_inheritors(rel, NoLock, NULL))
+	{
+		if (is_own_temporary(lfirst_oid(lc)))
+			raise_temporary(lfirst_oid(lc));
+	}
+}
+
+/* Raise 42P01 where there is no such relation. */
+void
+loky_table_check_exists(Oid rel)
+{
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(rel)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", rel),
+				 errhint("Give the name of a table as regclass, such as 'my_schema.my_table'.")));
+}
+
+/*
+ * Raise 42P01 where there is no such relation, and 42501 where the present user
+ * may read nothing of it, before anything is locked.
+ */
+void
+loky_table_check_readable(Oid rel)
+{
+	loky_table_check_exists(rel);
+	if (pg_class_aclcheck(rel, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(rel, GetUserId(), ACL_SELECT,
+								  ACLMASK_ANY) != ACLCHECK_OK)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", get_rel_name(rel)),
+				 errhint("SELECT on the table, or on a column, is needed.")));
 }
 
 /* Refuse what has no rows of its own that could be found by their place. */
@@ -104,8 +152,7 @@ check_kind(Relation rel, Oid whole, bool for_workers)
 					 errmsg("\"%s\" is not a table", name),
 					 errhint("Name a table, a partitioned table or a materialized view.")));
 	}
-	if (RELATION_IS_OTHER_TEMP(rel) ||
-		(for_workers && rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP))
+	if (for_workers && rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
 		raise_temporary(RelationGetRelid(rel));
 }
 
@@ -113,11 +160,13 @@ check_kind(Relation rel, Oid whole, bool for_workers)
 static BlockNumber *
 count_pages(Oid whole, bool for_workers, int *n)
 {
-	Relation	rel = relation_open(whole, AccessShareLock);
+	Relation	rel;
 	BlockNumber *pages;
 	List	   *members;
 	ListCell   *lc;
 
+	loky_table_check_readable(whole);
+	rel = relation_open(whole, AccessShareLock);
 	check_kind(rel, whole, for_workers);
 	members = find_all_inheritors(whole, AccessShareLock, NULL);
 	relation_close(rel, NoLock);
@@ -127,9 +176,13 @@ count_pages(Oid whole, bool for_workers, int *n)
 	{
 		Relation	member = table_open(lfirst_oid(lc), NoLock);
 
-		check_kind(member, whole, for_workers);
-		if (member->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-			pages[(*n)++] = RelationGetNumberOfBlocks(member);
+		/* a query does not look into temporary children of other sessions */
+		if (!RELATION_IS_OTHER_TEMP(member))
+		{
+			check_kind(member, whole, for_workers);
+			if (member->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+				pages[(*n)++] = RelationGetNumberOfBlocks(member);
+		}
 		table_close(member, NoLock);
 	}
 	qsort(pages, *n, sizeof(BlockNumber), compare_pages);
@@ -174,8 +227,9 @@ next_amount(uint64 total, uint64 rest, int nchunks, int left, int nworkers)
 /*
  * Chunks of the table, *n of them, at least one: nchunks of equal size if there are
  * enough pages; 0: as is best for so many workers.  Locks the table and its
- * members with AccessShareLock until the end of the transaction.  Raises 42809 for
- * what is no table, and 0A000 for a temporary one that workers are to read.
+ * members with AccessShareLock until the end of the transaction.  Raises 42P01 and
+ * 42501 as loky_table_check_readable() does, 42809 for what is no table, and 0A000
+ * for a temporary one that workers are to read.
  */
 LokyTidChunk *
 loky_table_chunks(Oid rel, int nchunks, int nworkers, bool for_workers, int *n)

@@ -493,6 +493,43 @@ loky_task_expire(void)
 	}
 }
 
+/* The first finished task of the database in this executor's slot, or NULL. */
+static LokySharedTask *
+first_of_database(LokySharedExecutor *executor, Oid database)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &executor->finished)
+	{
+		LokySharedTask *task = dlist_container(LokySharedTask, node, iter.cur);
+
+		if (task->database == database)
+			return task;
+	}
+	return NULL;
+}
+
+/* Free all that is finished in the database. */
+void
+loky_task_forget_database(Oid database)
+{
+	for (int i = 0; i < loky->nexecutors; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+		LokySharedTask *task;
+
+		for (;;)
+		{
+			LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+			task = first_of_database(executor, database);
+			if (task == NULL)
+				break;
+			loky_task_free(task);
+		}
+		LWLockRelease(&executor->lock);
+	}
+}
+
 /*
  * The error that a failed task has left, in CurrentMemoryContext; NULL where it
  * has none in memory.  A file is not read: the executor's lock may be held, or else

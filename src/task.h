@@ -174,6 +174,7 @@ extern bool loky_task_evict(void);
 extern void loky_task_set_state(LokySharedTask *task, LokyTaskState state);
 extern void loky_task_wake_waiters(int waiter);
 extern void loky_task_expire(void);
+extern void loky_task_forget_database(Oid database);
 extern ErrorData *loky_task_error(LokySharedTask *task);
 
 /* queue.c; the executor's lock is held */

@@ -16,7 +16,8 @@
 #include "wait.h"
 
 static const char *const names[] = {
-	"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLauncher"
+	"LokyTask", "LokyCancel", "LokyWork", "LokyDelay", "LokyLeave", "LokyLauncher",
+	"LokyDebugPoint"
 };
 
 static uint32 events[lengthof(names)];
@@ -36,6 +37,8 @@ loky_wait_register(void)
 uint32
 loky_wait_event(LokyWait wait)
 {
-	Assert(events[wait] != 0);
+	/* one that waits before it has attached */
+	if (events[wait] == 0)
+		loky_wait_register();
 	return events[wait];
 }

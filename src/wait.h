@@ -19,7 +19,9 @@ typedef enum LokyWait
 	LOKY_WAIT_CANCEL,			/* a caller, for a worker to end what it runs */
 	LOKY_WAIT_WORK,				/* a worker, for something to do */
 	LOKY_WAIT_DELAY,			/* a worker, between two chunks */
-	LOKY_WAIT_LAUNCHER			/* the launcher, for something to start */
+	LOKY_WAIT_LEAVE,			/* a command, for idle workers to leave */
+	LOKY_WAIT_LAUNCHER,			/* the launcher, for something to start */
+	LOKY_WAIT_DEBUG_POINT		/* any process, for a test to end it */
 } LokyWait;
 
 extern void loky_wait_register(void);

@@ -54,6 +54,8 @@
 #include "area.h"
 #include "client.h"
 #include "compat.h"
+#include "debug_point.h"
+#include "errdata.h"
 #include "executor.h"
 #include "guc.h"
 #include "history.h"
@@ -145,6 +147,9 @@ initialize_worker(Datum main_arg)
 	pqsignal(SIGINT, loky_worker_handle_cancel);
 	pqsignal(SIGUSR2, loky_worker_handle_exact_cancel);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+
+	/* one that came since the fork was ignored */
+	ConfigReloadPending = true;
 	loky_worker_attach(main_arg);
 	before_shmem_exit(exit_worker, (Datum) 0);
 	loky_messages_redirect();
@@ -232,9 +237,9 @@ execute_task(LokySharedTask *task)
 	loky_worker_seal(task);
 }
 
-/* Replace whatever the failed task has written, but its notices, by the error. */
+/* Write the notices of the failed task, and its error. */
 static void
-put_error(LokySharedTask *task, const ErrorData *edata)
+write_error(LokySharedTask *task, const ErrorData *edata)
 {
 	StringInfoData error;
 	ListCell   *lc;
@@ -252,6 +257,32 @@ put_error(LokySharedTask *task, const ErrorData *edata)
 	loky_store_put(LokyMyWriter, LOKY_RECORD_ERROR, error.data, error.len);
 	loky_store_end(LokyMyWriter);
 	pfree(error.data);
+}
+
+/*
+ * Replace whatever the failed task has written, but its notices, by the error; by
+ * the error in short where not even that finds room.
+ */
+static void
+put_error(LokySharedTask *task, const ErrorData *edata)
+{
+	PG_TRY();
+	{
+		write_error(task, edata);
+	}
+	PG_CATCH();
+	{
+		StringInfoData error;
+
+		MemoryContextSwitchTo(LokyTaskContext);
+		EmitErrorReport();
+		FlushErrorState();
+		loky_store_abandon(LokyMyWriter, &task->result);
+		initStringInfo(&error);
+		loky_error_encode_short(&error, edata);
+		loky_store_set(&task->result, LOKY_RECORD_ERROR, error.data, error.len);
+	}
+	PG_END_TRY();
 }
 
 /* Run the task in LokyMyWorker->task and end it. */
@@ -318,6 +349,7 @@ run_task(void)
 	loky_sched_finish(LokyMyWorker, state, sqlstate, now);
 	QueryCancelPending = false;
 	RESUME_INTERRUPTS();
+	loky_debug_point("ended");
 	LokyMyDepth = 0;
 	loky_worker_show_label(NULL);
 

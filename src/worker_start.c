@@ -10,7 +10,8 @@
  * too: the right to connect was that of the submitter's session.
  *
  * The server remembers whether the authenticated user is a superuser, so a worker
- * whose role is altered must not go on.
+ * whose role is altered must not go on.  If the role has been dropped, the next worker
+ * finds out and ends its executor.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -89,6 +90,29 @@ loky_worker_attach(Datum main_arg)
 }
 
 /*
+ * The executor's role has been dropped, so no worker can ever be started for what
+ * is pending: that fails.  Does not return.
+ */
+static void
+give_up_executor(LokySharedExecutor *executor)
+{
+	LokyAftermath after = LOKY_NO_AFTERMATH;
+	StringInfoData error;
+
+	initStringInfo(&error);
+	loky_settle_encode_roleless(&error, executor->role);
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	loky_settle_break(executor, error.data, error.len, &after);
+	loky_sched_unlock(executor, &after);
+	loky_end_conclude(&after);
+	loky_stop_self(LokyMyWorker);
+	ereport(LOG,
+			(errmsg("loky executor %d ends, as the role with OID %u does not exist any more",
+					executor->id, executor->role)));
+	proc_exit(0);
+}
+
+/*
  * Connect as the executor's role; see the head of this file.  Whether it is a
  * superuser must be told before the catalogs can be read: check it afterwards,
  * and if it was wrong, leave and let the launcher start another worker.
@@ -101,7 +125,7 @@ connect_as_role(LokySharedExecutor *executor)
 	bool		actual;
 
 	InitializingParallelWorker = true;
-	SetAuthenticatedUserId(executor->role, is_superuser);
+	LokySetAuthenticatedUser(executor->role, is_superuser);
 	SetSessionAuthorization(executor->role, is_superuser);
 	SetCurrentRoleId(InvalidOid, false);
 	BackgroundWorkerInitializeConnectionByOid(executor->database,
@@ -112,10 +136,7 @@ connect_as_role(LokySharedExecutor *executor)
 	StartTransactionCommand();
 	exists = SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(executor->role));
 	if (!exists)
-		ereport(FATAL,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("role with OID %u does not exist any more",
-						executor->role)));
+		give_up_executor(executor);
 
 	/* from here on no change is missed */
 	role_hash = GetSysCacheHashValue1(AUTHOID,

@@ -34,6 +34,7 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "debug_point.h"
 #include "map.h"
 #include "run.h"
 #include "run_timeout.h"
@@ -116,6 +117,7 @@ prepare_final_commit(void)
 	if (LokyMyWorker->task != NULL)
 		loky_worker_seal(LokyMyWorker->task);
 	MemoryContextSwitchTo(oldcontext);
+	loky_debug_point("sealed");
 }
 
 /* The final commit is done, but for the settings of the transaction. */
@@ -210,6 +212,7 @@ loky_worker_begin(const LokySharedRequest *request, dsa_pointer snapshot)
 								 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET,
 								 true, ERROR, false);
 	MemoryContextSwitchTo(LokyTaskContext);
+	loky_debug_point("taken");
 }
 
 /*
@@ -267,6 +270,7 @@ loky_worker_commit(bool adopt_settings)
 	final_commit = true;
 	CommitTransactionCommand();
 	guc_level = 0;
+	loky_debug_point("committed");
 	if (IsTransactionOrTransactionBlock())
 	{
 		final_commit = false;

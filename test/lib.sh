@@ -256,6 +256,59 @@ require()
 	version=$("$pgc" --version)
 }
 
+# Extensions that some tests show loky beside: installed where that can be done;
+# the tests leave out what is not there.
+want_neighbours()
+{
+	local major bindir pkglibdir new=() p
+
+	bindir=$("$pgc" --bindir)
+	case $bindir in
+		/usr/lib/postgresql/*/bin) ;;
+		*) return ;;				# not Debian's packages
+	esac
+	pkglibdir=$("$pgc" --pkglibdir)
+	major=${bindir#/usr/lib/postgresql/} major=${major%/bin}
+	[ -e "$pkglibdir/plpython3.so" ] || new+=("postgresql-plpython3-$major")
+	[ -e "$pkglibdir/pg_cron.so" ] || new+=("postgresql-$major-cron")
+	# One by one: not every release has both.
+	for p in "${new[@]}"; do
+		install_packages "$p" 2>/dev/null || note "without $p"
+	done
+}
+
+# Unpack pgbouncer into the private directory, where Debian's packages can be
+# had, and name it in PGBOUNCER.  It is not installed, which would start it.
+fetch_pgbouncer()
+{
+	local dir=$tmp/pgbouncer deps f
+
+	if PGBOUNCER=$(PATH=$PATH:/usr/sbin command -v pgbouncer); then
+		export PGBOUNCER
+		return
+	fi
+	unset PGBOUNCER
+	command -v apt-get >/dev/null || return 0
+	deps=$(apt-cache depends pgbouncer 2>/dev/null |
+		sed -n 's/^ *Depends: \(libevent[^ ]*\|libc-ares[^ ]*\)$/\1/p')
+	"${as_user[@]}" mkdir -p "$dir"
+	if ! step 120 log/pgbouncer.log env -C "$dir" apt-get -q download pgbouncer $deps; then
+		note "without pgbouncer"
+		return
+	fi
+	for f in "$dir"/*.deb; do
+		step 60 log/pgbouncer.log dpkg -x "$f" "$dir"
+	done
+	export LD_LIBRARY_PATH=$(dirname "$(find "$dir" -name 'libevent-*.so*' | head -n 1)"):${LD_LIBRARY_PATH:-}
+	PGBOUNCER=$dir/usr/sbin/pgbouncer
+	if "$PGBOUNCER" --version >log/pgbouncer.log 2>&1; then
+		export PGBOUNCER
+	else
+		unset PGBOUNCER
+		note "without pgbouncer"
+	fi
+}
+
 #--------------------------------------------------------------------------
 # The private directory, and its end
 #--------------------------------------------------------------------------

@@ -105,7 +105,7 @@ check_fresh('after a fast shutdown', @futures);
 
 # Once more, with nothing to do but idle workers and finished futures: the ids go
 # on without a gap.
-$node->restart('fast');
+$node->restart;
 my $first = $node->safe_psql('postgres', q{SELECT loky.submit('t.id', 1)});
 is($first, $seen + 1, 'a clean restart wastes no ids');
 $seen = $first;
@@ -122,12 +122,11 @@ check_fresh('after an immediate shutdown', @futures);
 $offset = log_end($node);
 my $pid = pid_of($s, $futures[1]);
 kill 'KILL', $pid;
+
+# Sessions that end before the server knows of it would open the gate.
+$node->wait_for_log(qr/\(PID $pid\) was terminated by signal 9/, $offset);
 end_sessions();
 $node->wait_for_log(qr/database system is ready to accept connections/, $offset);
-like(
-	log_since($node, $offset),
-	qr/\(PID $pid\) was terminated by signal 9/,
-	'S43: a worker was killed');
 like(
 	log_since($node, $offset),
 	qr/DETAIL:  Failed process was running: INSERT INTO t.log SELECT t.gate\(1\)/,

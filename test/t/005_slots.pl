@@ -103,7 +103,7 @@ $m->send(
 	q{SELECT sum(r) FROM loky.map('t.id', ARRAY[1,2,3,4], NULL::int) r});
 ok( poll(
 		$gate, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\'
-		AND wait_event = \'Extension\' AND pid IN (' . $s->pid . ', ' . $m->pid . ')',
+		AND wait_event_type = \'Extension\' AND pid IN (' . $s->pid . ', ' . $m->pid . ')',
 		2),
 	'two callers wait');
 $gate->query('SELECT pg_advisory_unlock(2)');
@@ -126,7 +126,7 @@ is($s->query("SELECT loky.cancel($f)"), 't', 'what waits for a place can be canc
 $s->send(q{SELECT loky.map('t.id', ARRAY[1])});
 ok( poll(
 		$gate, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\'
-		AND wait_event = \'Extension\' AND pid = ' . $s->pid, 1),
+		AND wait_event_type = \'Extension\' AND pid = ' . $s->pid, 1),
 	'a map waits for a place');
 $gate->query('SELECT pg_cancel_backend(' . $s->pid . ')');
 is($s->failure, '57014', 'so can a map');

@@ -18,7 +18,7 @@ my ($s, $gate, $other, $f);
 sub patient
 {
 	my ($session) = @_;
-	my $query = 'SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid;
+	my $query = 'SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $session->pid;
 
 	return poll($gate, $query, 'Extension') && do
 	{
@@ -116,7 +116,7 @@ for my $i (1 .. 10)
 
 	$many[ $i - 1 ]->send("SELECT loky.result($own, NULL::int) + loky.result($f, NULL::int)");
 }
-my $waiting = 'SELECT count(*) FROM pg_stat_activity WHERE wait_event = \'Extension\' AND pid IN ('
+my $waiting = 'SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = \'Extension\' AND pid IN ('
   . join(', ', map { $_->pid } @many) . ')';
 ok(poll($gate, $waiting, 10), 'many callers wait');
 $gate->query('SELECT pg_sleep(0.9)');

@@ -211,7 +211,7 @@ for my $way ([ 'cancelled', \&cancel, 'cancelled' ],
 		   WHERE label = '$kids' AND state = 'running'))});
 	ok( poll(
 			$s,
-			'SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $caller->pid,
+			'SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $caller->pid,
 			'Extension'),
 		'a session waits for an inner task that runs');
 	$end->($f);
@@ -443,7 +443,7 @@ for my $n (1, 2)
 				$caller->send('FETCH c');
 				ok( poll(
 						$s,
-						'SELECT wait_event FROM pg_stat_activity WHERE pid = '
+						'SELECT wait_event_type FROM pg_stat_activity WHERE pid = '
 						  . $caller->pid,
 						'Extension'),
 					'the caller waits');

@@ -76,6 +76,10 @@ sub normalize
 	my ($text) = @_;
 
 	$text =~ s/[ \t]+$//mg;
+
+	# a notification shows up after whichever statement it has arrived by
+	$text .= "\n$1" while $text =~ s/^(Asynchronous notification [^\n]*\n)//m;
+	$text =~ s/\n{2,}/\n/g;
 	$text =~ s/\A\n+//;
 	$text =~ s/\n+\z/\n/;
 	$text =~ s/\b(task|future|executor|PID|process) \d+/$1 N/gi;

@@ -55,7 +55,7 @@ sub waits
 
 	return poll(
 		$gate, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\'
-		AND wait_event = \'Extension\' AND pid = ' . $session->pid, 1);
+		AND wait_event_type = \'Extension\' AND pid = ' . $session->pid, 1);
 }
 
 sub numbers

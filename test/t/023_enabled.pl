@@ -42,7 +42,7 @@ $m->send(
 at_gate($gate, 1, 2);
 ok( poll(
 		$gate, 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\'
-		AND wait_event = \'Extension\' AND pid = ' . $m->pid, 1),
+		AND wait_event_type = \'Extension\' AND pid = ' . $m->pid, 1),
 	'a map waits as well');
 
 enable('off', $s);

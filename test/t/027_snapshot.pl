@@ -139,6 +139,14 @@ INSERT INTO t.account VALUES (10000 * $round + 900, 0);});
 		100, "round $round: and what was deleted is gone");
 }
 
+# Chunks of a table run side by side.
+$gate->query('SELECT pg_advisory_lock(3)');
+$caller->executor(2);
+$caller->send(q{SELECT sum(r) FROM loky.map_table('SELECT count(*) + t.gate(3) FROM t.account WHERE ctid >= $1 AND ctid < $2', 't.account', NULL::bigint) r});
+at_gate($s, 3, 2);
+$gate->query('SELECT pg_advisory_unlock(3)');
+is($caller->answer, $s->query('SELECT count(*) FROM t.account'), 'two chunks at a time, all rows');
+
 # Progress: a notice about once a second, and one at the end, for what takes longer.
 $gate->query('SELECT pg_advisory_lock(2)');
 $caller->executor(2);

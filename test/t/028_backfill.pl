@@ -100,6 +100,31 @@ is($s->query(q{SELECT count(*) FROM loky.workers WHERE state = 'busy'}), '0', 'n
 is($s->query('SELECT n, count(*), max(id) FROM t.fill_2 GROUP BY n ORDER BY n'), "0|600|1000\n1|400|400", 'whole chunks are done');
 $gate->query('SELECT pg_advisory_unlock(1)');
 
+# A change of the table that waits for a chunk goes between two of them.
+$s->query('UPDATE t.fill_2 SET n = 0');
+$s->query(q{
+CREATE OR REPLACE FUNCTION t.fill_chunk(a int, b int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE t.fill_2 SET n = n + 1 WHERE id BETWEEN a AND b;
+	PERFORM pg_advisory_xact_lock_shared(2);
+END$$});
+for my $ranges ('', q{, ranges => '[{"lo": 1, "hi": 500}, {"lo": 501, "hi": 1000}]'})
+{
+	my $column = $ranges eq '' ? 'x' : 'y';
+
+	$gate->query('SELECT pg_advisory_lock(2)');
+	$caller->executor(1);
+	$caller->send("SELECT bool_and(ok), sum(attempts) = count(*) FROM loky.backfill('t.fill_chunk', 't.fill_2', chunk_rows => 100$ranges)");
+	at_gate($s, 2, 1);
+	$writer->send("ALTER TABLE t.fill_2 ADD COLUMN $column int");
+	ok(poll($s, q{SELECT count(*) = 1 FROM pg_locks WHERE relation = 't.fill_2'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted}),
+		'a change waits for the first chunk');
+	$gate->query('SELECT pg_advisory_unlock(2)');
+	is($caller->answer, 't|t', 'all chunks are done');
+	$writer->answer;
+}
+is($s->query('SELECT n, count(*) FROM t.fill_2 GROUP BY n'), '2|1000', 'each row twice, in two backfills');
+
 check_rest($node);
 $node->stop;
 

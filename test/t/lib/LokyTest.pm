@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(loky_node loky_fixture poll pid_of at_gate busy_workers
+our @EXPORT = qw(loky_node loky_conf loky_fixture poll pid_of at_gate busy_workers
   temp_files launcher_pid
   log_end log_since check_rest check_log check_idle check_clean);
 
@@ -73,6 +73,15 @@ EXCEPTION WHEN OTHERS OR query_canceled THEN
 END$$;
 };
 
+# What servers of tests have in their configuration.
+sub loky_conf
+{
+	# log_statement would bring the texts of the tests into the log that is
+	# searched for crashes.
+	return slurp_file(dirname(__FILE__) . '/../../loky.conf')
+	  . "log_statement = none\n";
+}
+
 # Make and start a server with loky, the extension and the functions above.
 # Options: conf, lines to add to the configuration; name.
 sub loky_node
@@ -81,12 +90,7 @@ sub loky_node
 	my $node = PostgreSQL::Test::Cluster->new($opts{name} // 'main');
 
 	$node->init;
-	# log_statement would bring the texts of the tests into the log that is
-	# searched for crashes.
-	$node->append_conf('postgresql.conf',
-		slurp_file(dirname(__FILE__) . '/../../loky.conf')
-		  . "log_statement = none\n"
-		  . ($opts{conf} // ''));
+	$node->append_conf('postgresql.conf', loky_conf() . ($opts{conf} // ''));
 	$node->start;
 	loky_fixture($node);
 	return $node;

@@ -1,0 +1,4 @@
+\set n random_zipfian(1, :configurations, 1.05)
+SELECT load.executor(:n);
+SELECT load.quote(load.items(50)) AS a \gset
+INSERT INTO load.told SELECT (:a::int[])[ord], 'map', ok, true FROM loky.try_map('load.work', :a::int[], NULL::int, ordered => :n % 2 = 0, retries => 1000);
