@@ -113,7 +113,7 @@ Datum
 loky_stats_reset_sql(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	loky_stats_reset(MyDatabaseId);
+	loky_stats_forget_database(MyDatabaseId);
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];

@@ -148,9 +148,9 @@ loky_stats_copy(int n, LokySharedStats *copy)
 	return copy->executor_id != 0;
 }
 
-/* Forget what tasks of this database have cost. */
+/* Forget what was run in the database. */
 void
-loky_stats_reset(Oid database)
+loky_stats_forget_database(Oid database)
 {
 	for (int i = 0; i < NBUCKETS; i++)
 	{

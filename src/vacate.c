@@ -289,5 +289,5 @@ loky_vacate_forget_database(Oid database)
 	for (int i = 0; i < loky->nexecutors; i++)
 		loky_executor_abandon(&loky->executors[i], database);
 	loky_task_forget_database(database);
-	loky_stats_reset(database);
+	loky_stats_forget_database(database);
 }
