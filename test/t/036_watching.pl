@@ -176,7 +176,7 @@ subtest 'every setting' => sub {
 		'loky.result_ttl' => '2h',
 		'loky.shared_memory' => '65MB',
 		'loky.timeout' => '20s',
-		'loky.trace_size' => '4096',
+		'loky.trace_size' => '1024',
 		'loky.worker_memory_limit' => '1GB');
 	my %contexts = split /[|\n]/, $s->query(
 		q{SELECT name, context FROM pg_settings WHERE name LIKE 'loky.%'});
