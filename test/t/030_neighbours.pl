@@ -12,8 +12,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $libdir = qx{"$ENV{PG_CONFIG}" --pkglibdir};
-chomp $libdir;
-my $cron = -e "$libdir/pg_cron.so";
+my $sharedir = qx{"$ENV{PG_CONFIG}" --sharedir};
+chomp($libdir, $sharedir);
+my $cron = -e "$libdir/pg_cron.so" && -e "$sharedir/extension/pg_cron.control";
 my $node = loky_node(
 	$cron
 	? (conf => "shared_preload_libraries = 'loky, pg_cron'\n"
