@@ -292,14 +292,17 @@ loky_cpu_count_sql(PG_FUNCTION_ARGS)
 Datum
 loky_getenv(PG_FUNCTION_ARGS)
 {
+	const char *name;
 	const char *value;
 
 	loky_attach();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	value = getenv(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	value = getenv(name);
 	if (value == NULL)
 		PG_RETURN_NULL();
+	loky_environ_check_read(name);
 	(void) pg_verifymbstr(value, (int) strlen(value), false);
 	PG_RETURN_TEXT_P(cstring_to_text(value));
 }

@@ -114,33 +114,41 @@ add_busy_workers(LokyLook *look, LokySharedExecutor *executor, LokySharedMap *ma
 
 /*
  * An executor gets no worker as its role has as many as it may: the workers of the
- * role that count belong to the next barrier.  False where one of them has nothing to
- * do, and will make room, or there is room.  A hint like the next one.
+ * role belong to the next barrier, those that count if they are too many, else all.
+ * False where one of them has nothing to do, and will make room, where there is
+ * room, and where all wait for tasks of their own: the innermost one gets LK002
+ * then.  A hint like the next one.
  */
 static bool
 add_role_workers(LokyLook *look, const LokySharedExecutor *executor)
 {
 	int			ncounted = 0;
+	int			nheld = 0;
 
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 
-		if (worker->state == LOKY_WORKER_FREE || worker->waiting ||
+		if (worker->state == LOKY_WORKER_FREE ||
 			loky->executors[worker->executor].role_slot != executor->role_slot)
+			continue;
+		nheld++;
+		if (worker->waiting)
 			continue;
 		if (worker->task == NULL && worker->map == NULL &&
 			worker->phase != LOKY_PHASE_INITIALIZING)
 			return false;
 		ncounted++;
 	}
-	if (ncounted == 0 || ncounted < loky_max_workers_per_role)
+	if (ncounted == 0 || (ncounted < loky_max_workers_per_role &&
+						  nheld < loky_leave_role_processes()))
 		return false;
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 
-		if (worker->state != LOKY_WORKER_FREE && !worker->waiting &&
+		if (worker->state != LOKY_WORKER_FREE &&
+			(!worker->waiting || ncounted < loky_max_workers_per_role) &&
 			loky->executors[worker->executor].role_slot == executor->role_slot)
 			add_pid(look, worker->pid);
 	}

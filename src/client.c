@@ -188,20 +188,23 @@ warn_starved(LokySharedExecutor *executor, LokyPatience *patience)
 }
 
 /*
- * Have nested tasks taken all processes, each waiting for one of its own, so
- * that none can run what we wait for?  Only the innermost says so.
+ * Have nested tasks taken all processes, or all that the role may hold, each waiting
+ * for one of its own, so that none can run what we wait for?  Only the innermost
+ * says so.
  */
 static bool
 is_stuck(LokySharedExecutor *executor)
 {
 	if (LokyMyWorker == NULL || executor == NULL ||
-		executor->starved != LOKY_SHORTAGE_SLOTS)
+		executor->starved == LOKY_SHORTAGE_NONE)
 		return false;
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 
-		if (worker->state == LOKY_WORKER_FREE || worker == LokyMyWorker)
+		if (worker->state == LOKY_WORKER_FREE || worker == LokyMyWorker ||
+			(executor->starved == LOKY_SHORTAGE_ROLE &&
+			 loky->executors[worker->executor].role_slot != executor->role_slot))
 			continue;
 		if (!worker->waiting || worker->depth > LokyMyDepth ||
 			!loky_deadlock_awaits(worker->procno))

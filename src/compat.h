@@ -18,6 +18,7 @@
 #include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/wait_event.h"
@@ -103,6 +104,13 @@ loky_compat_find_setting(const char *name)
 #define LokyGucEnumName(setting) \
 	config_enum_lookup_by_value((struct config_enum *) (setting), \
 								*LokyGuc(enum, setting)->variable)
+#endif
+
+/* 16 let a role have the rights of another one without becoming it */
+#if PG_VERSION_NUM >= 160000
+#define LokyMayBecome(member, role)	member_can_set_role((member), (role))
+#else
+#define LokyMayBecome(member, role)	is_member_of_role((member), (role))
 #endif
 
 /* 16 gave the "extra" data of settings an allocator of their own */

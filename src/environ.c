@@ -8,7 +8,8 @@
  * loaded or run later finds them.  Some names are as good as the rights of the
  * server's operating system user (LD_PRELOAD for a program that is started,
  * OPENSSL_CONF, GCONV_PATH, PGPASSFILE), so only a superuser may give any; others
- * give those that the setting loky.env_allowed lists.
+ * give those that the setting loky.env_allowed lists.  What the server itself was
+ * started with is not theirs to read either: passwords are often among it.
  *
  * In a configuration each name stands as "name\0=value\0", or as "name\0-\0"
  * where it is to be unset, sorted by name.
@@ -24,12 +25,17 @@
 
 #include <ctype.h>
 
+#include "catalog/pg_authid.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 
 #include "environ.h"
 #include "guc.h"
 #include "json_pairs.h"
+
+/* worker: the configuration whose environment this process has */
+static const LokyConfig *applied = NULL;
 
 /* Does the pattern, in which * stands for anything, match all of the name? */
 static bool
@@ -139,6 +145,54 @@ loky_environ_read_default(StringInfo part)
 				 "setting \"loky.env\"", false);
 }
 
+/*
+ * Read the variable at the place of a configuration: *value is what follows its
+ * name, "=value" or "-".  Returns the place of the next one.
+ */
+static const char *
+read_variable(const char *place, const char **value)
+{
+	*value = place + strlen(place) + 1;
+	return *value + strlen(*value) + 1;
+}
+
+/* Is the name among those that the executor of this worker has laid down? */
+static bool
+is_applied(const char *name)
+{
+	Size		len;
+	const char *place;
+	const char *end;
+	const char *value;
+
+	if (applied == NULL)
+		return false;
+	place = loky_config_part(applied, LOKY_CONFIG_ENV, &len);
+	for (end = place + len; place < end; place = read_variable(place, &value))
+	{
+		if (strcmp(place, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Raise 42501 for a variable, which is set, that the present role may not read: it
+ * may read those of its executor and those that it may set, and all if it may read
+ * the server's files anyway.
+ */
+void
+loky_environ_check_read(const char *name)
+{
+	if (!is_applied(name) && !is_allowed(name) &&
+		!has_privs_of_role(GetUserId(), ROLE_PG_READ_SERVER_FILES))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to read environment variable \"%s\"",
+						name),
+				 errhint("Others than members of pg_read_server_files read those of their executor and of the setting loky.env_allowed.")));
+}
+
 /* Lay the executor's environment over that of this process, a worker. */
 void
 loky_environ_apply(const LokyConfig *config)
@@ -147,12 +201,13 @@ loky_environ_apply(const LokyConfig *config)
 	const char *place = loky_config_part(config, LOKY_CONFIG_ENV, &len);
 	const char *end = place + len;
 
+	applied = config;
 	while (place < end)
 	{
 		const char *name = place;
-		const char *value = name + strlen(name) + 1;
+		const char *value;
 
-		place = value + strlen(value) + 1;
+		place = read_variable(place, &value);
 		if ((*value == '=' ? setenv(name, value + 1, 1) : unsetenv(name)) != 0)
 			ereport(FATAL,
 					(errcode(ERRCODE_OUT_OF_MEMORY),

@@ -21,5 +21,6 @@
 extern void loky_environ_read(Jsonb *object, StringInfo part);
 extern void loky_environ_read_default(StringInfo part);
 extern void loky_environ_apply(const LokyConfig *config);
+extern void loky_environ_check_read(const char *name);
 
 #endif							/* LOKY_ENVIRON_H */

@@ -163,6 +163,34 @@ pick_slot(void)
 	return best;
 }
 
+/*
+ * Raise an error where the role, which is no superuser, has so many executors in
+ * use that others might find none left.  Directory lock held.
+ */
+static void
+check_share(int role_slot)
+{
+	int			limit = loky->nexecutors / 2;
+	int			n = 0;
+
+	if (loky->roles[role_slot].executors < limit)
+		return;
+	for (int i = 0; i < loky->nexecutors; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		n += executor->state != LOKY_EXECUTOR_FREE &&
+			executor->role_slot == role_slot && !is_free(executor);
+	}
+	if (n >= limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many executors of this role are in use"),
+				 errdetail("At most %d of its configurations can have tasks or workers at the same time.",
+						   limit),
+				 errhint("Use fewer configurations, or shut some down with loky.shutdown().")));
+}
+
 /* An empty slot for a new executor.  Directory lock held. */
 static LokySharedExecutor *
 find_slot(void)
@@ -193,9 +221,13 @@ create_executor(Oid role, uint64 fingerprint, const LokyConfig *config,
 {
 	Size		reducers_len;
 	int			role_slot = find_role_slot(role);
-	LokySharedExecutor *executor = find_slot();
-	dsa_pointer copy = loky_area_alloc(loky_config_size(config));
+	LokySharedExecutor *executor;
+	dsa_pointer copy;
 
+	if (!is_superuser)
+		check_share(role_slot);
+	executor = find_slot();
+	copy = loky_area_alloc(loky_config_size(config));
 	if (!DsaPointerIsValid(copy))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),

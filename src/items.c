@@ -204,19 +204,28 @@ loky_items_of_array(LokyItems *items, ArrayType *array)
 	open_items(items);
 }
 
-/* As loky_items_of_array() for the array in argument argno; a null one is empty. */
+/*
+ * As loky_items_of_array() for the array in argument argno; a null one is empty.
+ * Raises 42P18 for a null whose type no query tells.
+ */
 void
 loky_items_open(LokyItems *items, FunctionCallInfo fcinfo, int argno)
 {
+	Oid			type;
+
 	if (!PG_ARGISNULL(argno))
 	{
 		loky_items_of_array(items, PG_GETARG_ARRAYTYPE_P(argno));
 		return;
 	}
 	memset(items, 0, sizeof(*items));
-	items->type =
-		get_element_type(getBaseType(get_fn_expr_argtype(fcinfo->flinfo,
-														 argno)));
+	type = get_fn_expr_argtype(fcinfo->flinfo, argno);
+	if (!OidIsValid(type))
+		ereport(ERROR,
+				(errcode(ERRCODE_INDETERMINATE_DATATYPE),
+				 errmsg("could not determine the type of argument \"items\""),
+				 errhint("Call the function in a query.")));
+	items->type = get_element_type(getBaseType(type));
 	open_items(items);
 }
 

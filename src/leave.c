@@ -37,6 +37,18 @@ has_had_slice(const LokySharedWorker *worker)
 									  LOKY_SLICE_MS);
 }
 
+/*
+ * How many processes may the workers of a role hold that has a limit, those that
+ * wait for tasks of their own included?  Such do not count in the limit, but must
+ * not take the processes that other roles could have.
+ */
+int
+loky_leave_role_processes(void)
+{
+	return Max(loky_max_workers_per_role,
+			   loky->nworkers - Max(loky->nworkers / 4, 1));
+}
+
 /* Has the executor's role more workers, and so many more, than it may? */
 static bool
 is_over_role_limit(const LokySharedExecutor *executor, int more)

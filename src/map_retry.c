@@ -258,9 +258,10 @@ loky_map_retry_any(LokySharedMap *map)
 }
 
 /*
- * Put the map back into the queue if there is something to claim; true if so.
- * Where there will be later, set the timer, not before the time given.  The
- * executor's lock is held.
+ * See to it that the map is in the queue if there is something to claim; true if
+ * there is.  Where there will be later, set the timer, not before the time given:
+ * also where the map is in the queue, as its last worker may have died and another
+ * one is not started for what is not due.  The executor's lock is held.
  */
 bool
 loky_map_retry_offer(LokySharedExecutor *executor, LokySharedMap *map,
@@ -268,12 +269,15 @@ loky_map_retry_offer(LokySharedExecutor *executor, LokySharedMap *map,
 {
 	TimestampTz due;
 
-	if (map->lane.queued || map->closed)
+	if (map->closed)
 		return false;
 	if (loky_map_claimable(map))
 	{
-		pg_atomic_write_u32(&map->parked, 0);
-		loky_queue_push_map(executor, map, map->session);
+		if (!map->lane.queued)
+		{
+			pg_atomic_write_u32(&map->parked, 0);
+			loky_queue_push_map(executor, map, map->session);
+		}
 		return true;
 	}
 	if (!loky_map_retry_any(map))

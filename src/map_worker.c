@@ -159,6 +159,20 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 }
 
 /*
+ * Raise 25001 where an item has begun or ended the transaction that the next one is
+ * to share.
+ */
+static void
+check_shared_transaction(void)
+{
+	if (IsTransactionBlock())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("task began or ended a transaction that items share"),
+				 errhint("Leave out BEGIN, COMMIT and ROLLBACK, or run each item in a transaction of its own: chunksize => 1.")));
+}
+
+/*
  * Run items of the range in one transaction: all of a chunk or of a repeatable
  * statement, as long as it is not heavy; else one.
  */
@@ -200,6 +214,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 		loky_limit_disarm();
 		if (item >= part->range.hi)
 			break;
+		check_shared_transaction();
 		if (part->whole)
 		{
 			look_at = part->range.hi;

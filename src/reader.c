@@ -7,7 +7,9 @@
  * column definition list of the query.  Converting a row may run functions, as
  * an assignment does.  Another role's result is converted as that role, in a
  * security-restricted operation whose settings are undone: a cast or domain of
- * its making must neither run with the reader's rights nor outlive its call.
+ * its making must neither run with the reader's rights nor outlive its call.  One
+ * of the reader's making runs as the other role, too, so the reader must be one who
+ * may become it anyway.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -28,6 +30,7 @@
 #include "utils/typcache.h"
 
 #include "codec.h"
+#include "compat.h"
 #include "reader.h"
 
 /* Who we were before a conversion. */
@@ -39,7 +42,10 @@ typedef struct Identity
 	bool		changed;
 } Identity;
 
-/* Become the owner of the result, restricted, unless that is us. */
+/*
+ * Become the owner of the result, restricted, unless that is us.  Raises 42501 for
+ * one that we may not become.
+ */
 static Identity
 become_owner(LokyRowReader *reader)
 {
@@ -47,6 +53,13 @@ become_owner(LokyRowReader *reader)
 
 	GetUserIdAndSecContext(&old.userid, &old.context);
 	old.changed = reader->owner != old.userid;
+	if (old.changed && reader->of_other &&
+		!LokyMayBecome(old.userid, reader->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to convert a result of role \"%s\"",
+						GetUserNameFromId(reader->owner, true)),
+				 errhint("Ask for the type that the task returns, or be granted the role with the SET option.")));
 	if (old.changed)
 	{
 		SetUserIdAndSecContext(reader->owner,
@@ -79,6 +92,7 @@ loky_reader_create(FunctionCallInfo fcinfo, Oid type, Oid owner)
 
 	reader->context = CurrentMemoryContext;
 	reader->owner = owner;
+	reader->of_other = owner != GetUserId();
 	if (type == RECORDOID)
 	{
 		ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;

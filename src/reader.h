@@ -27,6 +27,7 @@ typedef struct LokyRowReader
 	MemoryContext context;		/* of descriptors and caches */
 	LokyConverter *converter;
 	Oid			owner;			/* role whose result is read */
+	bool		of_other;		/* ... which was not ours at the beginning */
 	bool		plain;			/* rows are one value of our type each */
 	bool		byval;			/* ... and kind */
 	int16		typlen;

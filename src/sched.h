@@ -103,6 +103,7 @@ extern void loky_gate_move(uint64 id, LokySharedExecutor *target,
 extern void loky_after_follow(LokyAftermath *aftermath);
 
 /* leave.c */
+extern int	loky_leave_role_processes(void);
 extern bool loky_leave_is_due(LokySharedExecutor *executor,
 							  LokySharedWorker *worker);
 extern bool loky_leave_map_is_due(LokySharedWorker *worker);

@@ -44,12 +44,25 @@ static uint64 applied_count = 0;
 /* worker: the executor's own settings, which win */
 static const LokyConfig *installed = NULL;
 
-/* A custom setting that no library has defined, as a task left it. */
+/*
+ * A custom setting that no library has defined, as a task left it.  If a library
+ * that is loaded later defines it, the value counts where that role may set it.
+ */
 typedef struct KeptSetting
 {
 	char	   *name;
 	char	   *value;
+	Oid			role;
 } KeptSetting;
+
+/* A setting of a submitter. */
+typedef struct GivenSetting
+{
+	const char *name;
+	const char *value;
+	bool		by_superuser;
+	Oid			role;
+} GivenSetting;
 
 /* worker: what custom settings of its own the environment in force hides */
 static List *hidden = NIL;
@@ -57,18 +70,33 @@ static List *hidden = NIL;
 /* worker: what the task that is about to commit has left */
 static List *kept = NIL;
 
+/* Read the setting at the place; returns the place of the next one. */
+static const char *
+read_given(const char *place, GivenSetting *setting)
+{
+	char		digits[LOKY_SETTINGS_ROLE_DIGITS + 1] = "";
+
+	setting->name = place;
+	place += strlen(place) + 1;
+	setting->by_superuser = *place++ == 's';
+	memcpy(digits, place, LOKY_SETTINGS_ROLE_DIGITS);
+	setting->role = (Oid) strtoul(digits, NULL, 16);
+	setting->value = place + LOKY_SETTINGS_ROLE_DIGITS;
+	return setting->value + strlen(setting->value) + 1;
+}
+
 /* Is name among the settings of the environment? */
 static bool
 env_has(const char *data, Size len, const char *name)
 {
 	const char *place = data;
+	GivenSetting setting;
 
 	while (place < data + len)
 	{
-		if (strcmp(place, name) == 0)
+		place = read_given(place, &setting);
+		if (strcmp(setting.name, name) == 0)
 			return true;
-		place += strlen(place) + 1;
-		place += strlen(place) + 1;
 	}
 	return false;
 }
@@ -140,33 +168,33 @@ loky_settings_install(const LokyConfig *config)
 	installed = config;
 }
 
-/* The value of a custom setting that no library has defined; NULL: no such. */
-static const char *
-custom_value(const char *name)
+/* Free the setting, which may be NULL. */
+static void
+free_kept(KeptSetting *setting)
 {
-	struct config_generic *setting = loky_compat_find_setting(name);
-
-	if (setting == NULL || (setting->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
-		setting->source != PGC_S_SESSION)
-		return NULL;
-	return *LokyGuc(string, setting)->variable;
+	if (setting == NULL)
+		return;
+	pfree(setting->name);
+	pfree(setting->value);
+	pfree(setting);
 }
 
-/* Remember that the worker itself has this value for a custom setting. */
+/* Remember that the worker itself has this custom setting. */
 static void
-hide(const char *name, const char *value)
+hide(const char *name, const char *value, Oid role)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	KeptSetting *setting = palloc(sizeof(KeptSetting));
 
 	setting->name = pstrdup(name);
 	setting->value = pstrdup(value);
+	setting->role = role;
 	hidden = lappend(hidden, setting);
 	MemoryContextSwitchTo(oldcontext);
 }
 
-/* The worker's own value of the custom setting, not hidden any more; or NULL. */
-static char *
+/* The worker's own custom setting, not hidden any more; NULL: there is none. */
+static KeptSetting *
 unhide(const char *name)
 {
 	ListCell   *lc;
@@ -174,44 +202,62 @@ unhide(const char *name)
 	foreach(lc, hidden)
 	{
 		KeptSetting *setting = lfirst(lc);
-		char	   *value;
 
 		if (strcmp(setting->name, name) != 0)
 			continue;
-		value = setting->value;
 		hidden = foreach_delete_current(hidden, lc);
-		pfree(setting->name);
-		pfree(setting);
-		return value;
+		return setting;
 	}
 	return NULL;
 }
 
 /*
+ * Hide the custom setting of this name, if no library has defined it and it is the
+ * worker's own.
+ */
+static void
+hide_own(const char *name)
+{
+	struct config_generic *own;
+
+	if (strchr(name, '.') == NULL || is_applied(name))
+		return;
+	own = loky_compat_find_setting(name);
+	if (own != NULL && (own->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
+		own->source == PGC_S_SESSION && *LokyGuc(string, own)->variable != NULL)
+		hide(name, *LokyGuc(string, own)->variable, own->srole);
+}
+
+/* Set a custom setting again that is the worker's own. */
+static void
+set_own(const KeptSetting *setting)
+{
+	(void) set_config_option_ext(setting->name, setting->value, PGC_USERSET,
+								 PGC_S_SESSION, setting->role, GUC_ACTION_SET,
+								 true, WARNING, false);
+}
+
+/*
  * Set each setting of the environment, with the rights that it was set with in
- * the submitter's session.  One that cannot be set here is left as it is.
+ * the submitter's session: a SECURITY DEFINER function's tasks have settings that
+ * its caller has made.  One that cannot be set here is left as it is.
  */
 static void
 apply_all(const char *data, Size len)
 {
 	const char *place = data;
+	GivenSetting setting;
 
 	while (place < data + len)
 	{
-		const char *name = place;
-		const char *rights = name + strlen(name) + 1;
-		const char *value = rights + 1;
-
-		place = value + strlen(value) + 1;
-		if (is_installed(name))
+		place = read_given(place, &setting);
+		if (is_installed(setting.name))
 			continue;
-		if (strchr(name, '.') != NULL && !is_applied(name) &&
-			custom_value(name) != NULL)
-			hide(name, custom_value(name));
-		(void) set_config_option(name, value,
-								 *rights == 's' ? PGC_SUSET : PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SET, true,
-								 WARNING, false);
+		hide_own(setting.name);
+		(void) set_config_option_ext(setting.name, setting.value,
+									 setting.by_superuser ? PGC_SUSET : PGC_USERSET,
+									 PGC_S_SESSION, setting.role,
+									 GUC_ACTION_SET, true, WARNING, false);
 	}
 }
 
@@ -220,17 +266,22 @@ static void
 undo_all(const LokySharedEnv *env)
 {
 	const char *place = applied.data;
+	GivenSetting setting;
 
 	while (place < applied.data + applied.len)
 	{
-		const char *name = place;
+		KeptSetting *own;
 
-		place += strlen(place) + 1;
-		place += strlen(place) + 1;
-		if (env_has(env->data, env->len, name) || is_installed(name))
+		place = read_given(place, &setting);
+		if (env_has(env->data, env->len, setting.name) ||
+			is_installed(setting.name))
 			continue;
-		(void) set_config_option(name, unhide(name), PGC_SUSET, PGC_S_SESSION,
+		(void) set_config_option(setting.name, NULL, PGC_SUSET, PGC_S_SESSION,
 								 GUC_ACTION_SET, true, WARNING, false);
+		own = unhide(setting.name);
+		if (own != NULL)
+			set_own(own);
+		free_kept(own);
 	}
 }
 
@@ -280,17 +331,22 @@ loky_settings_begin(void)
 	return NewGUCNestLevel();
 }
 
-/* The value that a commit would make last, or NULL where none would. */
+/*
+ * The value that a commit would make last, or NULL where none would; *role becomes
+ * who has set it.
+ */
 static const char *
-committed_value(const struct config_generic *setting)
+committed_value(const struct config_generic *setting, Oid *role)
 {
 	if (setting->stack == NULL)
 		return NULL;
 	switch (setting->stack->state)
 	{
 		case GUC_SET:
+			*role = setting->srole;
 			return *LokyGuc(string, setting)->variable;
 		case GUC_SET_LOCAL:
+			*role = setting->stack->masked_srole;
 			return setting->stack->masked.val.stringval;
 		default:
 			return NULL;
@@ -310,7 +366,8 @@ loky_settings_note_kept(void)
 	kept = NIL;
 	for (int i = 0; i < n; i++)
 	{
-		const char *value = committed_value(custom[i]);
+		Oid			role;
+		const char *value = committed_value(custom[i], &role);
 		KeptSetting *setting;
 
 		if (value == NULL)
@@ -318,6 +375,7 @@ loky_settings_note_kept(void)
 		setting = palloc(sizeof(KeptSetting));
 		setting->name = pstrdup(custom[i]->name);
 		setting->value = pstrdup(value);
+		setting->role = role;
 		kept = lappend(kept, setting);
 	}
 }
@@ -347,16 +405,11 @@ loky_settings_restore_kept(void)
 
 		if (is_applied(setting->name))
 		{
-			char	   *old = unhide(setting->name);
-
-			if (old != NULL)
-				pfree(old);
-			hide(setting->name, setting->value);
+			free_kept(unhide(setting->name));
+			hide(setting->name, setting->value, setting->role);
 		}
 		else
-			(void) set_config_option(setting->name, setting->value,
-									 PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SET, true, WARNING, false);
+			set_own(setting);
 	}
 	kept = NIL;
 }
@@ -408,10 +461,11 @@ loky_settings_adopt(void)
 			(setting->flags & GUC_CUSTOM_PLACEHOLDER) != 0 ||
 			strcmp(setting->name, "search_path") == 0)
 			continue;
-		(void) set_config_option(setting->name, loky_settings_text(setting),
-								 loky_settings_rights(setting) == 's' ? PGC_SUSET :
-								 PGC_USERSET, PGC_S_CLIENT, GUC_ACTION_SET,
-								 true, WARNING, false);
+		(void) set_config_option_ext(setting->name, loky_settings_text(setting),
+									 loky_settings_rights(setting) == 's' ?
+									 PGC_SUSET : PGC_USERSET, PGC_S_CLIENT,
+									 setting->srole, GUC_ACTION_SET, true,
+									 WARNING, false);
 	}
 	CommitTransactionCommand();
 }

@@ -19,6 +19,13 @@
 
 struct config_generic;
 
+/*
+ * A session's settings stand as "name\0", a letter for the rights with which the
+ * value was set ('s': a superuser's, 'u': those of the role that set it), the OID
+ * of that role in so many hexadecimal digits, and "value\0".
+ */
+#define LOKY_SETTINGS_ROLE_DIGITS	8
+
 /* the submitter's side (settings_capture.c) */
 extern bool loky_settings_may_install(const char *name);
 extern bool loky_settings_may_be_taken(const struct config_generic *setting);

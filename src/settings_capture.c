@@ -83,9 +83,9 @@ goes_along(const struct config_generic *setting)
 }
 
 /*
- * With whose rights the value was set: those of a superuser, or anybody's, as
- * those of a connection's options are.  A value for a library that is not loaded
- * yet is checked only when it is.
+ * With whose rights the value was set: those of a superuser, or of the role that
+ * is noted beside it, as a connection's options are.  A value for a library that
+ * is not loaded yet is checked only when it is, perhaps as another role.
  */
 char
 loky_settings_rights(const struct config_generic *setting)
@@ -126,6 +126,7 @@ append_raw(StringInfo key, const struct config_generic *setting)
 	}
 	appendBinaryStringInfo(key, setting->name, strlen(setting->name) + 1);
 	appendStringInfoChar(key, loky_settings_rights(setting));
+	appendBinaryStringInfo(key, (const char *) &setting->srole, sizeof(Oid));
 	if (size > 0)
 		appendBinaryStringInfo(key, value, size);
 }
@@ -153,14 +154,15 @@ loky_settings_text(struct config_generic *setting)
 	return "";
 }
 
-/* Append the setting with its rights and its value. */
+/* Append the setting with its rights, who set it, and its value. */
 static void
 append_text(StringInfo buf, struct config_generic *setting)
 {
 	const char *text = loky_settings_text(setting);
 
 	appendBinaryStringInfo(buf, setting->name, strlen(setting->name) + 1);
-	appendStringInfoChar(buf, loky_settings_rights(setting));
+	appendStringInfo(buf, "%c%0*X", loky_settings_rights(setting),
+					 LOKY_SETTINGS_ROLE_DIGITS, setting->srole);
 	appendBinaryStringInfo(buf, text, strlen(text) + 1);
 }
 

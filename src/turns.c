@@ -5,7 +5,8 @@
  *
  * The launcher calls these in rounds.  In a round, the executor that has the
  * fewest workers goes first; among equals, the one that got its last worker
- * longest ago.  Workers that wait for tasks of their own do not count.
+ * longest ago.  Workers that wait for tasks of their own do not count, but those of
+ * a role with a limit leave a quarter of the server's processes to others.
  *
  * Making room
  * -----------
@@ -187,18 +188,23 @@ loky_turns_shortage(const LokySharedExecutor *executor)
 	int			limit = role_limit(executor);
 	int			ntotal = 0;
 	int			nrole = 0;
+	int			nheld = 0;
 
 	for (int i = 0; i < loky->nworkers; i++)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
+		bool		of_role;
 
-		if (worker->state == LOKY_WORKER_FREE || worker->waiting)
+		if (worker->state == LOKY_WORKER_FREE)
+			continue;
+		of_role = is_of_role(worker, executor->role_slot);
+		nheld += of_role;
+		if (worker->waiting)
 			continue;
 		ntotal++;
-		if (is_of_role(worker, executor->role_slot))
-			nrole++;
+		nrole += of_role;
 	}
-	if (limit >= 0 && nrole >= limit)
+	if (limit >= 0 && (nrole >= limit || nheld >= loky_leave_role_processes()))
 		return LOKY_SHORTAGE_ROLE;
 	if (ntotal >= loky_max_total_workers)
 		return LOKY_SHORTAGE_SLOTS;

@@ -151,9 +151,12 @@ connect_as_role(LokySharedExecutor *executor)
 		loky_stop_self(LokyMyWorker);
 		proc_exit(0);
 	}
+
+	/* also over a role that ALTER ROLE or ALTER DATABASE has set, unchecked here */
 	SetConfigOption("session_authorization",
 					GetUserNameFromId(executor->role, false),
 					PGC_BACKEND, PGC_S_OVERRIDE);
+	SetConfigOption("role", "none", PGC_BACKEND, PGC_S_OVERRIDE);
 	loky_worker_log_init();
 	CommitTransactionCommand();
 }

@@ -151,6 +151,20 @@ $gate->query('SELECT pg_advisory_unlock(1)');
 like($caller->answer, qr/^(1 f LK001, 2 t|1 t, 2 f LK001)$/, 'not after a commit');
 is($s->logged, '2|2|1|2', 'which is done once');
 
+# ... and again, where its only worker dies each time.
+$caller->executor(1);
+is( $caller->fails(
+		q{SELECT * FROM loky.map('SELECT t.die() + $1', ARRAY[1], NULL::int, retries => 4, timeout => '30 s')}
+	),
+	'LK001',
+	'it fails with its last attempt');
+$s->query('CREATE TABLE t.one AS SELECT 1 AS id; CREATE INDEX ON t.one (id)');
+is( $caller->query(
+		q{SELECT attempts FROM loky.backfill('SELECT t.die() WHERE $1 = $2', 't.one', 'id', retries => 4)}
+	),
+	5,
+	'which is the fifth of five');
+
 # Those that wait for their time go when the map goes.
 my $executor = $caller->executor(1);
 my $fails = q{SELECT * FROM loky.map('SELECT t.fail()', ARRAY[1], NULL::int, retries => 100000)};
