@@ -111,6 +111,7 @@ struct LokySharedPart
 	bool		wrote;			/* a procedure has committed something */
 	uint32		noutcomes;
 	uint32		max_outcomes;
+	TimestampTz item_started;	/* the item that ran last; 0: untimed, or none yet */
 	uint64		wish;			/* items to claim next, from experience */
 	uint64		nsucceeded;		/* items not yet counted by the executor */
 	uint64		nfailed;
@@ -240,8 +241,7 @@ extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part, Loky
 extern void loky_map_work(LokySharedMap *map);
 extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
-							   const char *error, Size len,
-							   const LokySharedTiming *timing);
+							   const char *error, Size len, int worker);
 extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,

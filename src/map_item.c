@@ -470,6 +470,7 @@ loky_item_run(LokyMapJob *job, uint64 item)
 		outcome->timing.worker = MyProcPid;
 		outcome->timing.attempts = part->attempts + 1;
 		outcome->timing.started = GetCurrentTimestamp();
+		part->item_started = outcome->timing.started;
 		INSTR_TIME_SET_CURRENT(start);
 	}
 	loky_limit_arm(job->map->item_timeout, "item_timeout");

@@ -22,6 +22,7 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "utils/timestamp.h"
 
 #include "area.h"
 #include "errdata.h"
@@ -58,21 +59,35 @@ loky_map_publish_part(LokySharedMap *map, LokySharedPart *part)
 	part->running = false;
 }
 
+/* When and where the item has run that the part ran last. */
+static LokySharedTiming
+last_timing(const LokySharedPart *part, int worker)
+{
+	LokySharedTiming timing = {0};
+
+	if (part->item_started == 0)
+		return timing;
+	timing.worker = worker;
+	timing.attempts = part->attempts + 1;
+	timing.started = part->item_started;
+	timing.elapsed = Max(GetCurrentTimestamp() - part->item_started, 0);
+	return timing;
+}
+
 /*
- * An item, or the chunk that it belongs to, has failed: give it, or each item
- * of the chunk, the error.  A map need not go on behind it.
+ * An item, or the chunk that it belongs to, has failed in the worker with this pid:
+ * give it, or each item of the chunk, the error.  A map need not go on behind it.
  */
 void
 loky_map_fail_part(LokySharedMap *map, LokySharedPart *part, const char *error,
-			  Size len, const LokySharedTiming *timing)
+				   Size len, int worker)
 {
 	LokySharedOutcome outcome = {0};
 	uint64		n = part->whole ? part->range.hi - part->range.lo : 1;
 
 	if (map->mode != LOKY_MAP_TRY)
 		loky_map_stop_at(map, part->range.lo + 1);
-	if (timing != NULL)
-		outcome.timing = *timing;
+	outcome.timing = last_timing(part, worker);
 	for (uint64 i = 0; i < n; i++)
 	{
 		outcome.item = part->range.lo + i;
@@ -130,8 +145,6 @@ void
 loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 				const LokySharedWorker *worker, const char *error, Size len)
 {
-	LokySharedTiming timing = {0};
-
 	if (part->noutcomes > 0)
 	{
 		bool		was_running = part->running &&
@@ -157,9 +170,7 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 		initStringInfo(&framed);
 		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
 		appendBinaryStringInfo(&framed, error, len);
-		timing.worker = worker->pid;
-		timing.attempts = part->attempts + 1;
-		loky_map_fail_part(map, part, framed.data, framed.len, &timing);
+		loky_map_fail_part(map, part, framed.data, framed.len, worker->pid);
 		pfree(framed.data);
 	}
 	loky_map_return(map, part);

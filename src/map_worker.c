@@ -132,8 +132,6 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 {
 	LokySharedMap *map = job->map;
 	LokySharedPart *part = job->part;
-	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
-	LokySharedTiming timing = outcomes[part->noutcomes].timing;
 	StringInfoData error;
 
 	if (part->whole)
@@ -148,13 +146,7 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 		return;
 	}
 	encode_item_error(&error, edata, item);
-	if (DsaPointerIsValid(map->timings) && timing.started != 0)
-	{
-		timing.worker = MyProcPid;
-		timing.attempts = part->attempts + 1;
-		timing.elapsed = GetCurrentTimestamp() - timing.started;
-	}
-	loky_map_fail_part(map, part, error.data, error.len, &timing);
+	loky_map_fail_part(map, part, error.data, error.len, MyProcPid);
 	pfree(error.data);
 }
 
@@ -188,6 +180,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	uint64		us;
 	bool		cheap;
 
+	part->item_started = 0;
 	loky_worker_begin(&job->map->request, job->map->snapshot);
 	job->log_min_duration = loky_log_min_duration;
 

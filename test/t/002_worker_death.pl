@@ -157,6 +157,9 @@ is(busy_workers($s), 0, 'and nothing of the map runs on');
 open_gate(2);
 $s->logged;
 
+is($s->query(q{SELECT sqlstate, started >= now(), elapsed > '0', worker > 0 FROM loky.try_map('SELECT t.die() WHERE $1 > 0', ARRAY[1], NULL::int)}),
+	'LK001|t|t|t', 'try_map tells when and where that item ran');
+
 # S40: a cancelled task in the queue of a worker that dies.
 size(1);
 $gate->query('SELECT pg_advisory_lock(3)');
