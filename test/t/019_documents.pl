@@ -74,11 +74,14 @@ sub read_examples
 sub normalize
 {
 	my ($text) = @_;
+	my @arrived;
 
 	$text =~ s/[ \t]+$//mg;
 
 	# a notification shows up after whichever statement it has arrived by
-	$text .= "\n$1" while $text =~ s/^(Asynchronous notification [^\n]*\n)//m;
+	push @arrived, $1
+	  while $text =~ s/^(Asynchronous notification [^\n]*\n)//m;
+	$text .= join('', map { "\n$_" } @arrived);
 	$text =~ s/\n{2,}/\n/g;
 	$text =~ s/\A\n+//;
 	$text =~ s/\n+\z/\n/;
