@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-my $steps = $ENV{LOKY_LOAD_STEPS} // 8;
+my $steps = $ENV{LOKY_LOAD_STEPS} // 6;
 my $dir = dirname(__FILE__) . '/../load';
 my $node = loky_node(
 	conf => "max_connections = 80\nloky.shared_memory = '32MB'\n"
