@@ -33,6 +33,18 @@ sub leave
 	return poll($s, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0);
 }
 
+# Cancel what is pending in any database.
+sub cancel_all
+{
+	for my $db (split /\n/, $node->safe_psql('postgres', 'SELECT datname FROM pg_database WHERE datallowconn'))
+	{
+		next if $node->safe_psql($db, q{SELECT to_regclass('loky.tasks') IS NULL}) eq 't';
+		$node->safe_psql($db,
+			q{SELECT loky.cancel(future) FROM loky.tasks WHERE state = 'pending'});
+	}
+	return;
+}
+
 sub workers_in
 {
 	my ($name) = @_;
@@ -70,6 +82,7 @@ subtest 'commands that want a database for themselves' => sub {
 		'ALTER DATABASE d1 RENAME TO d2',
 		'BEGIN; ALTER DATABASE d2 RENAME TO d3; ROLLBACK',
 		'ALTER DATABASE d2 SET TABLESPACE space',
+		'ALTER DATABASE d2 SET TABLESPACE pg_default',
 		'CREATE DATABASE d4 TEMPLATE d2')
 	{
 		my $f = leave_workers($name);
@@ -90,6 +103,9 @@ subtest 'commands that want a database for themselves' => sub {
 	is($d->query(q{SELECT count(*) FROM pg_class WHERE relname = 'kept'}),
 		0, 'and has no temporary table of the template');
 	leave($d);
+
+	# the backup below is a plain copy of the data directory
+	$s->query('DROP TABLESPACE space');
 };
 
 subtest 'the present database as the template' => sub {
@@ -239,6 +255,7 @@ subtest 'pg_upgrade' => sub {
 	my $acl = $node->safe_psql('d4',
 		q{SELECT nspacl FROM pg_namespace WHERE nspname = 'loky'});
 	$_->quit for $s, $gate;
+	cancel_all();
 	check_rest($node);
 	$node->stop;
 	$new->init(allows_streaming => 1);
