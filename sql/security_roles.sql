@@ -12,7 +12,7 @@ CREATE TABLE t.treasure (s text);
 INSERT INTO t.treasure VALUES ('gold');
 
 -- Who one is, and what one may.
-CREATE FUNCTION t.who() RETURNS text LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION t.whoami() RETURNS text LANGUAGE sql VOLATILE AS $$
     SELECT format('%s, %s%s%s', current_user, session_user,
         CASE WHEN current_setting('is_superuser')::bool THEN ', superuser' ELSE '' END,
         CASE WHEN has_table_privilege('t.treasure', 'SELECT') THEN ', reads' ELSE '' END)
@@ -21,15 +21,15 @@ $$;
 CREATE FUNCTION t.do_in(command text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE command;
-    RETURN t.who();
+    RETURN t.whoami();
 END$$;
 CREATE PROCEDURE t.do_call(command text, INOUT who text DEFAULT NULL) LANGUAGE plpgsql AS $$
 BEGIN
     EXECUTE command;
     COMMIT;
-    who := t.who();
+    who := t.whoami();
     EXECUTE command;
-    who := who || '; ' || t.who();
+    who := who || '; ' || t.whoami();
 END$$;
 
 CREATE TABLE t.attempts (n int GENERATED ALWAYS AS IDENTITY, command text);
@@ -59,7 +59,7 @@ BEGIN
     BEGIN
         CASE kind
             WHEN 'statement' THEN
-                outcome := (SELECT r FROM loky.run(command || '; SELECT t.who()') r);
+                outcome := (SELECT r FROM loky.run(command || '; SELECT t.whoami()') r);
             WHEN 'function' THEN
                 outcome := (SELECT r FROM loky.run('t.do_in', ROW(command)) r);
             WHEN 'procedure' THEN
@@ -76,7 +76,7 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         outcome := SQLSTATE;
     END;
-    next := (SELECT r FROM loky.run('t.who') r);
+    next := (SELECT r FROM loky.run('t.whoami') r);
 END$$;
 CREATE FUNCTION t.attempts() RETURNS TABLE (attempts bigint, many_refused boolean, gained text, next_gained text) LANGUAGE sql VOLATILE AS $$
     SELECT count(*), count(*) FILTER (WHERE outcome ~ '^.{5}$') > 200,
@@ -94,7 +94,7 @@ SELECT * FROM t.attempts();
 CREATE FUNCTION pg_temp.initialize(command text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM loky.get_reusable_executor(1, initializer => command);
-    RETURN (SELECT r FROM loky.run('t.who') r);
+    RETURN (SELECT r FROM loky.run('t.whoami') r);
 EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE;
 END$$;
@@ -111,8 +111,8 @@ SET SESSION AUTHORIZATION regress_loky_login;
 SELECT loky.get_reusable_executor(1) > 0 AS one_worker;
 SELECT * FROM t.attempts();
 -- A role that one is a member of is another matter, but the next task's own again.
-SELECT * FROM loky.run('SET ROLE regress_loky_group; SELECT t.who()');
-SELECT * FROM loky.run('t.who');
+SELECT * FROM loky.run('SET ROLE regress_loky_group; SELECT t.whoami()');
+SELECT * FROM loky.run('t.whoami');
 -- The worker is who its executor is for, whatever the role's own settings say.
 RESET SESSION AUTHORIZATION;
 RESET loky.executor;
@@ -123,14 +123,14 @@ ALTER ROLE regress_loky_login SET role = 'regress_loky_group';
 RESET client_min_messages;
 SET ROLE regress_loky_nologin;
 SELECT loky.get_reusable_executor(1, kill_workers => true) > 0 AS fresh_worker;
-SELECT * FROM loky.run('t.who');
-SELECT * FROM loky.run('RESET ROLE; SELECT t.who()');
-SELECT * FROM loky.run('SET role TO DEFAULT; SELECT t.who()');
-SELECT * FROM loky.run('RESET SESSION AUTHORIZATION; SELECT t.who()');
+SELECT * FROM loky.run('t.whoami');
+SELECT * FROM loky.run('RESET ROLE; SELECT t.whoami()');
+SELECT * FROM loky.run('SET role TO DEFAULT; SELECT t.whoami()');
+SELECT * FROM loky.run('RESET SESSION AUTHORIZATION; SELECT t.whoami()');
 SET ROLE regress_loky_login;
 SELECT loky.get_reusable_executor(1, kill_workers => true) > 0 AS fresh_worker;
-SELECT * FROM loky.run('t.who');
-SELECT * FROM loky.run('RESET ROLE; SELECT t.who()');
+SELECT * FROM loky.run('t.whoami');
+SELECT * FROM loky.run('RESET ROLE; SELECT t.whoami()');
 RESET ROLE;
 RESET loky.executor;
 
@@ -142,21 +142,21 @@ DECLARE
     f bigint;
 BEGIN
     CASE what
-        WHEN 'run' THEN r := (SELECT x FROM loky.run('SELECT t.who()') x);
-        WHEN 'submit' THEN r := (SELECT x FROM loky.result(loky.submit('SELECT t.who() || $1', '!'::text)) x);
-        WHEN 'map' THEN r := (SELECT x FROM loky.map('SELECT t.who() || $1', ARRAY['!']) x);
+        WHEN 'run' THEN r := (SELECT x FROM loky.run('SELECT t.whoami()') x);
+        WHEN 'submit' THEN r := (SELECT x FROM loky.result(loky.submit('SELECT t.whoami() || $1', '!'::text)) x);
+        WHEN 'map' THEN r := (SELECT x FROM loky.map('SELECT t.whoami() || $1', ARRAY['!']) x);
         WHEN 'executor' THEN r := loky.get_reusable_executor(1, reuse => 'true');
         WHEN 'kill' THEN PERFORM loky.get_reusable_executor(1, kill_workers => true);
         WHEN 'shutdown' THEN PERFORM loky.shutdown(kill_workers => true);
         WHEN 'commit' THEN
-            f := loky.submit_task('INSERT INTO t.treasure SELECT t.who()', on_commit => true);
+            f := loky.submit_task('INSERT INTO t.treasure SELECT t.whoami()', on_commit => true);
     END CASE;
 END$$;
 ALTER FUNCTION t.as_owner OWNER TO regress_loky_victim;
 GRANT USAGE ON SCHEMA loky TO regress_loky_victim;
 SET SESSION AUTHORIZATION regress_loky_login;
-CREATE FUNCTION t.spy(text) RETURNS text LANGUAGE sql VOLATILE AS $$SELECT 'spied on by ' || t.who()$$;
-SELECT loky.get_reusable_executor(1, job_reducers => '{"text": "t.spy"}', result_reducers => '{"text": "t.spy"}', initializer => 't.who', settings => '{"my.spy": "1"}') AS mine \gset
+CREATE FUNCTION t.spy(text) RETURNS text LANGUAGE sql VOLATILE AS $$SELECT 'spied on by ' || t.whoami()$$;
+SELECT loky.get_reusable_executor(1, job_reducers => '{"text": "t.spy"}', result_reducers => '{"text": "t.spy"}', initializer => 't.whoami', settings => '{"my.spy": "1"}') AS mine \gset
 SELECT * FROM loky.run('SELECT $1', ROW('x'::text));
 SELECT w, t.as_owner(w) FROM unnest('{run,submit,map}'::text[]) w;
 -- it neither gets nor ends the caller's executor
@@ -170,9 +170,9 @@ SELECT set_config('loky.executor', :'mine', false) = :'mine' AS mine_again;
 SELECT r = :pid AS same_worker FROM loky.run('SELECT pg_backend_pid()', result => NULL::int) r;
 -- nor does the caller get the owner's, whose id it has
 SELECT t.as_owner('executor') AS owners \gset
-SELECT * FROM loky.run('t.who');
+SELECT * FROM loky.run('t.whoami');
 SELECT c, (SELECT state FROM t.error(format(c, :'owners'))) FROM unnest(ARRAY[
-    'SELECT loky.submit_task(''t.who'', executor => %s)', 'SELECT loky.submit_all(''SELECT $1'', ARRAY[1], executor => %s)',
+    'SELECT loky.submit_task(''t.whoami'', executor => %s)', 'SELECT loky.submit_all(''SELECT $1'', ARRAY[1], executor => %s)',
     'SELECT * FROM loky.map(''SELECT $1'', ARRAY[1], executor => %s)', 'SELECT * FROM loky.try_map(''SELECT $1'', ARRAY[1], executor => %s)',
     'SELECT * FROM loky.flat_map(''SELECT $1'', ARRAY[1], executor => %s)',
     'SELECT * FROM loky.map_table(''SELECT $1, $2'', ''t.attempts'', executor => %s)']) c;
@@ -192,7 +192,7 @@ SELECT t.clean();
 SELECT s FROM t.treasure ORDER BY s;
 
 SELECT t.clean();
-DROP FUNCTION t.as_owner, t.attempts, t.attempt, t.do_in, t.who, t.spy CASCADE;
+DROP FUNCTION t.as_owner, t.attempts, t.attempt, t.do_in, t.whoami, t.spy CASCADE;
 DROP PROCEDURE t.do_call;
 DROP TABLE t.treasure, t.attempts;
 DROP OWNED BY regress_loky_login, regress_loky_nologin, regress_loky_victim, regress_loky_group;
