@@ -66,12 +66,11 @@ raise_temporary(Oid rel)
 			 errhint("Use an unlogged table.")));
 }
 
-/* Is this a temporary table of the present session? */
+/* Is this a temporary table of the present session?  Not if it has just been dropped. */
 static bool
 is_own_temporary(Oid rel)
 {
-	return get_rel_persistence(rel) == RELPERSISTENCE_TEMP &&
-		isTempOrTempToastNamespace(get_rel_namespace(rel));
+	return isTempOrTempToastNamespace(get_rel_namespace(rel));
 }
 
 /*
