@@ -17,14 +17,12 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
 
@@ -36,6 +34,7 @@
 #include "reader.h"
 #include "run_timeout.h"
 #include "submission.h"
+#include "subxact.h"
 
 LOKY_FUNCTION(loky_map);
 LOKY_FUNCTION(loky_flat_map);
@@ -435,6 +434,25 @@ set_error(LokyOutcome *outcome, Datum *values, bool *nulls)
 	set_error_data(loky_map_outcome_error(outcome), values, nulls);
 }
 
+/* The arguments of set_result(). */
+typedef struct ResultCall
+{
+	MapState   *state;
+	MemoryContext context;
+	LokyOutcome *outcome;
+	Datum	   *values;
+	bool	   *nulls;
+} ResultCall;
+
+static void
+run_result_call(void *arg)
+{
+	ResultCall *call = arg;
+
+	call->values[1] = item_value(call->state, call->context, call->outcome,
+								 &call->nulls[1]);
+}
+
 /*
  * The result of an item that succeeded, or the error with which it cannot be made
  * the type that was asked for.  Returns whether it could.  A subtransaction undoes
@@ -444,32 +462,11 @@ static bool
 set_result(MapState *state, MemoryContext context, LokyOutcome *outcome,
 		   Datum *values, bool *nulls)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		values[1] = item_value(state, context, outcome, &nulls[1]);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(oldcontext);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
+	ResultCall	call = {state, context, outcome, values, nulls};
+	ErrorData  *edata = loky_subxact_try(run_result_call, &call, LOKY_SUBXACT_KEEP);
 
 	if (edata == NULL)
 		return true;
-	if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		ReThrowError(edata);
 	state->store = NULL;		/* its file went with the subtransaction */
 	nulls[1] = true;
 	set_error_data(edata, values, nulls);

@@ -20,7 +20,6 @@
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
@@ -37,10 +36,10 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "chunks.h"
+#include "subxact.h"
 
 /* Receives the keys in their order. */
 typedef struct KeyReceiver
@@ -301,45 +300,25 @@ receive_key(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* Run the query as the caller and in its snapshot; its rows go to the receiver. */
-static void
-read_keys(const char *sql, DestReceiver *receiver)
+/* A query for keys, and who receives them. */
+typedef struct KeyQuery
 {
+	const char *sql;
+	DestReceiver *receiver;
+} KeyQuery;
+
+/* Run the query as the caller and in its snapshot. */
+static void
+read_keys(void *arg)
+{
+	KeyQuery   *query = arg;
 	SPIExecuteOptions options = {0};
 
 	options.read_only = true;
-	options.dest = receiver;
+	options.dest = query->receiver;
 	SPI_connect();
-	(void) SPI_execute_extended(sql, &options);
+	(void) SPI_execute_extended(query->sql, &options);
 	SPI_finish();
-}
-
-/* The same, and let go of all locks that it has taken: see loky_key_find(). */
-static void
-read_keys_unlocked(const char *sql, DestReceiver *receiver)
-{
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		read_keys(sql, receiver);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(oldcontext);
-		edata = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	if (edata != NULL)
-		ReThrowError(edata);
 }
 
 /*
@@ -351,9 +330,8 @@ LokyKeyChunk *
 loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnulls)
 {
 	KeyReceiver receiver = {0};
-	char	   *sql = psprintf("SELECT %s FROM %s ORDER BY 1",
-							   quote_identifier(column->name),
-							   qualified_name(column->rel));
+	KeyQuery	query;
+	ErrorData  *edata;
 
 	receiver.pub.receiveSlot = receive_key;
 	receiver.pub.rStartup = start_keys;
@@ -366,7 +344,15 @@ loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnul
 	receiver.room = 64;
 	receiver.chunks = palloc(receiver.room * sizeof(LokyKeyChunk));
 	fmgr_info(column->compare, &receiver.compare);
-	read_keys_unlocked(sql, (DestReceiver *) &receiver);
+	query.sql = psprintf("SELECT %s FROM %s ORDER BY 1",
+						 quote_identifier(column->name),
+						 qualified_name(column->rel));
+	query.receiver = (DestReceiver *) &receiver;
+
+	/* undone, so that it lets go of all locks: see loky_key_find() */
+	edata = loky_subxact_try(read_keys, &query, LOKY_SUBXACT_UNDO);
+	if (edata != NULL)
+		ReThrowError(edata);
 	*n = receiver.n;
 	*nnulls = receiver.nnulls;
 	return receiver.chunks;

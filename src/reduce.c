@@ -24,7 +24,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "fmgr.h"
@@ -36,12 +35,12 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/regproc.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "json_pairs.h"
 #include "reduce.h"
+#include "subxact.h"
 #include "resolve.h"
 
 struct LokyReducer
@@ -323,6 +322,24 @@ reduce_values(LokyReducers *reducers, int n, const Oid *types,
 		PopActiveSnapshot();
 }
 
+/* The arguments of loky_reduce_try(). */
+typedef struct ReduceCall
+{
+	LokyReducers *reducers;
+	int			n;
+	const Oid  *types;
+	Datum	   *values;
+	bool	   *nulls;
+} ReduceCall;
+
+static void
+run_reduce_call(void *arg)
+{
+	ReduceCall *call = arg;
+
+	reduce_values(call->reducers, call->n, call->types, call->values, call->nulls);
+}
+
 /*
  * Replace those of the values, of these types, that there is a reducer for.
  * Returns NULL, or the error of a reducer that failed, in CurrentMemoryContext;
@@ -332,31 +349,7 @@ ErrorData *
 loky_reduce_try(LokyReducers *reducers, int n, const Oid *types,
 				Datum *values, bool *nulls)
 {
-	MemoryContext oldcontext = CurrentMemoryContext;
-	ResourceOwner oldowner = CurrentResourceOwner;
-	ErrorData  *volatile edata = NULL;
+	ReduceCall	call = {reducers, n, types, values, nulls};
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(oldcontext);
-	PG_TRY();
-	{
-		reduce_values(reducers, n, types, values, nulls);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(oldcontext);
-		edata = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(oldcontext);
-		CurrentResourceOwner = oldowner;
-		if (edata->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-			edata->sqlerrcode == ERRCODE_ASSERT_FAILURE)
-			ReThrowError(edata);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(oldcontext);
-	CurrentResourceOwner = oldowner;
-	return edata;
+	return loky_subxact_try(run_reduce_call, &call, LOKY_SUBXACT_KEEP);
 }
