@@ -493,40 +493,61 @@ loky_task_expire(void)
 	}
 }
 
-/* The first finished task of the database in this executor's slot, or NULL. */
-static LokySharedTask *
-first_of_database(LokySharedExecutor *executor, Oid database)
+/* So many of a database's tasks are found in one walk along the finished ones. */
+#define FORGET_BATCH	256
+
+/*
+ * Find the first finished tasks of the database in this executor's slot, up to
+ * FORGET_BATCH of them, and their ids.  Returns how many.
+ */
+static int
+finished_of_database(LokySharedExecutor *executor, Oid database,
+					 LokySharedTask **tasks, uint64 *ids)
 {
 	dlist_iter	iter;
+	int			n = 0;
 
+	LWLockAcquire(&executor->lock, LW_SHARED);
 	dlist_foreach(iter, &executor->finished)
 	{
 		LokySharedTask *task = dlist_container(LokySharedTask, node, iter.cur);
 
-		if (task->database == database)
-			return task;
+		if (task->database != database)
+			continue;
+		tasks[n] = task;
+		ids[n] = pg_atomic_read_u64(&task->id);
+		if (++n == FORGET_BATCH)
+			break;
 	}
-	return NULL;
+	LWLockRelease(&executor->lock);
+	return n;
 }
 
 /* Free all that is finished in the database. */
 void
 loky_task_forget_database(Oid database)
 {
+	LokySharedTask *tasks[FORGET_BATCH];
+	uint64		ids[FORGET_BATCH];
+	int			n;
+
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
-		LokySharedTask *task;
 
-		for (;;)
+		do
 		{
-			LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-			task = first_of_database(executor, database);
-			if (task == NULL)
-				break;
-			loky_task_free(task);
-		}
-		LWLockRelease(&executor->lock);
+			n = finished_of_database(executor, database, tasks, ids);
+			for (int j = 0; j < n; j++)
+			{
+				LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+				/* an id is never given twice: with its id it is still that task */
+				if (pg_atomic_read_u64(&tasks[j]->id) == ids[j])
+					loky_task_free(tasks[j]);
+				else
+					LWLockRelease(&executor->lock);
+			}
+		} while (n == FORGET_BATCH);
 	}
 }
 

@@ -172,11 +172,19 @@ subtest 'DROP DATABASE WITH (FORCE)' => sub {
 };
 
 # All workers that there may be are busy elsewhere.
-subtest 'DROP DATABASE beside what is pending' => sub {
+subtest 'DROP DATABASE beside what is finished and what is pending' => sub {
 	make_database('d4');
 	my $d = LokyTest::Session->new($node, db => 'd4');
 	my $p = LokyTest::Session->new($node);
 
+	# More than are forgotten in one walk.
+	$d->executor(1);
+	is( $d->query(
+			q{SELECT count(*) FILTER (WHERE state = 'succeeded') FROM loky.wait(
+			loky.submit_all('SELECT $1', ARRAY(SELECT generate_series(1, 300))))}),
+		'300',
+		'there are finished tasks');
+	$d->query('SELECT loky.shutdown()');
 	close_gate();
 	$p->executor(8);
 	$p->query("SELECT loky.submit('$wait') FROM generate_series(1, 8)");
