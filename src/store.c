@@ -37,6 +37,7 @@
 #include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -108,6 +109,23 @@ init_fileset(FileSet *fileset)
 	fileset->number = loky_area_next_file();
 }
 
+/*
+ * Hold a file to temp_file_limit before it grows to size bytes.  The server counts for
+ * that only what is written to a file from its creation until it is closed, and a
+ * file here is opened anew for each piece.
+ */
+static void
+check_file_size(uint64 size)
+{
+	if (temp_file_limit >= 0 && size > (uint64) temp_file_limit * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("temporary file size exceeds temp_file_limit (%d kB)",
+						temp_file_limit),
+				 errdetail("Arguments and results that find no room in shared memory go to temporary files."),
+				 errhint("Raise temp_file_limit, or loky.shared_memory.")));
+}
+
 /* An empty blob. */
 void
 loky_blob_init(LokySharedBlob *blob)
@@ -118,8 +136,8 @@ loky_blob_init(LokySharedBlob *blob)
 }
 
 /*
- * Fill the empty blob.  Raises an error only where its file cannot be written;
- * the blob is then to be freed as ever.
+ * Fill the empty blob.  Raises an error only where its file cannot be written or would
+ * pass temp_file_limit; the blob is then to be freed as ever.
  */
 void
 loky_blob_write(LokySharedBlob *blob, const char *data, Size len)
@@ -137,6 +155,7 @@ loky_blob_write(LokySharedBlob *blob, const char *data, Size len)
 		memcpy(loky_area_address(blob->memory), data, len);
 		return;
 	}
+	check_file_size(len);
 	init_fileset(&blob->fileset);
 	blob->has_file = true;
 	file = BufFileCreateFileSet(&blob->fileset, STORE_FILE);
@@ -264,6 +283,7 @@ loky_store_spill(LokySharedStore *store)
 
 	if (store->inline_used == 0 || store->has_file)
 		return;
+	check_file_size(store->inline_used);
 	init_fileset(&store->fileset);
 	store->has_file = true;
 	file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
@@ -324,6 +344,7 @@ append_to_file(LokyStoreWriter *writer)
 
 	if (!store->has_file)
 	{
+		check_file_size(writer->buffer.len);
 		init_fileset(&store->fileset);
 		store->has_file = true;
 		file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
@@ -331,6 +352,7 @@ append_to_file(LokyStoreWriter *writer)
 	else
 	{
 		file = BufFileOpenFileSet(&store->fileset, STORE_FILE, O_RDWR, false);
+		check_file_size(BufFileSize(file) + writer->buffer.len);
 		if (BufFileSeek(file, 0, 0, SEEK_END) != 0)
 			ereport(ERROR,
 					(errcode_for_file_access(),

@@ -133,6 +133,30 @@ $f = $s->query(
 is($s->fails("SELECT loky.result($f)"), '22012', 'a task fails after many rows');
 is(files(), 0, 'and leaves no file');
 
+# temp_file_limit holds for each file, also of those who may raise it.
+$s->query(q{SET temp_file_limit = '10MB'});
+$f = $s->query(
+	q{SELECT loky.submit('SELECT repeat(md5(i::text), 10)
+	  FROM generate_series(1, 200000) i')});
+is($s->fails("SELECT loky.result($f)"), '53400', 'a result past temp_file_limit');
+is($s->fails(q{SELECT loky.submit('SELECT length($1)', repeat('y', 12000000))}),
+	'53400', 'an argument past it');
+is( $s->query(
+		q{SELECT string_agg(coalesce(sqlstate, '-'), ' ' ORDER BY ord)
+		  FROM loky.try_map('SELECT repeat($1, 12000000)', ARRAY['a', NULL, 'c'])}),
+	'53400 - 53400',
+	'items past it');
+is( $s->query(
+		q{SELECT sum(length(r)) FROM (SELECT loky.map('SELECT repeat($1, 8000000)',
+			ARRAY['a','b','c']) r) s}),
+	'24000000',
+	'each file has a limit of its own');
+is(files(), 0, 'none of them leaves a file');
+$s->query(q{SET temp_file_limit = 0});
+is($s->fails(q{SELECT loky.run('SELECT repeat(''x'', 12000000)')}),
+	'53400', 'no file at all');
+$s->query('RESET temp_file_limit');
+
 # A procedure that spills before and after its own commits and rollbacks.
 $s->query(
 	q{CREATE PROCEDURE t.spill(INOUT n int) LANGUAGE plpgsql AS $$
