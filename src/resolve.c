@@ -115,7 +115,8 @@ analyze(const char *text, int nargs, const Oid *given_types)
 	Oid		   *types = palloc(Max(nargs, 1) * sizeof(Oid));
 	Query	   *query;
 
-	memcpy(types, given_types, nargs * sizeof(Oid));
+	if (nargs > 0)
+		memcpy(types, given_types, nargs * sizeof(Oid));
 	callback.callback = position_callback;
 	callback.arg = NULL;
 	callback.previous = error_context_stack;
@@ -554,7 +555,8 @@ loky_resolve(const char *task, int nargs, const Oid *types)
 	fresh.role = GetUserId();
 	fresh.nargs = nargs;
 	fresh.types = palloc(Max(nargs, 1) * sizeof(Oid));
-	memcpy(fresh.types, types, nargs * sizeof(Oid));
+	if (nargs > 0)
+		memcpy(fresh.types, types, nargs * sizeof(Oid));
 	fresh.task = pstrdup(task);
 	fresh.search_path = pstrdup(namespace_search_path);
 	fresh.callable.sql = pstrdup(sql);
