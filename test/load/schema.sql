@@ -26,9 +26,14 @@ CREATE FUNCTION load.executor(n int) RETURNS int LANGUAGE sql AS
 $$SELECT loky.get_reusable_executor(1 + n % 4, timeout => n % 7 * interval '100 ms',
 	settings => jsonb_build_object('my.load', n))$$;
 
+-- Some leave a temporary table in their worker, for which the server has a transaction
+-- of its own when the worker ends, be it in the middle of another task.
 CREATE FUNCTION load.work(x int) RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO load.done VALUES (x);
+	IF x % 50 = 0 AND to_regclass('pg_temp.kept') IS NULL THEN
+		CREATE TEMPORARY TABLE kept (i int);
+	END IF;
 	IF x % 20 = 0 THEN
 		PERFORM pg_sleep(0.01);
 	END IF;
