@@ -183,6 +183,44 @@ SKIP:
 		check_clean($s, 'after it');
 	  };
 
+	# An attempt has failed, and another one would follow.
+	subtest 'a task is cancelled when its attempt has failed' => sub {
+		$s->query(
+			q{TRUNCATE t.log;
+			  CREATE FUNCTION t.collide() RETURNS int LANGUAGE plpgsql AS $$
+			  BEGIN
+				PERFORM loky.submit_task('t.touch', ROW(1), label => 'child',
+					delay => '1 h');
+				RAISE EXCEPTION USING errcode = '40001';
+			  END$$});
+		for my $way ('loky.cancel(%s, running => true)', 'loky.cancel(%s)')
+		{
+			my $running = $way =~ /running/;
+
+			set_point('failed');
+			new_executor();
+			$f = $s->query(q{SELECT loky.submit_task('t.collide', retries => 1)});
+			pid_at_point('failed');
+			is($s->query('SELECT ' . sprintf $way, $f),
+				$running ? 't' : 'f', "$way: the answer");
+			set_point('');
+			is($s->outcomes("{$f}"),
+				$running ? '1 cancelled' : '1 failed 40001', "$way: the end");
+			is($s->query("SELECT attempts FROM loky.tasks WHERE future = $f"),
+				$running ? 1 : 2, "$way: attempts");
+			is($s->fails("SELECT loky.exception($f)"),
+				$running ? 'LK007' : '', "$way: its result");
+			is( $s->query(
+					q{SELECT string_agg(DISTINCT state, ' ') FROM loky.tasks
+					  WHERE label = 'child'}),
+				$running ? 'cancelled' : 'pending', "$way: what it has submitted");
+			$s->query(q{SELECT loky.forget(future) FROM
+				(SELECT future, loky.cancel(future) FROM loky.tasks
+				 WHERE label = 'child' OFFSET 0) x});
+		}
+		check_clean($s, 'after it');
+	};
+
 	# What hangs on the task goes on: its key, what comes after it, its callbacks.
 	subtest 'a worker ends after the commit of a task on which others wait' => sub {
 		$s->query('TRUNCATE t.log');
