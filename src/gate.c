@@ -177,9 +177,9 @@ is_named(const char *list, int sqlstate)
 }
 
 /*
- * An attempt at the task has failed with this error, in a worker that had come to
- * this phase.  True where there is to be another one, for which it is pending
- * again.
+ * An attempt at the task, which nobody has cancelled, has failed with this error, in
+ * a worker that had come to this phase.  True where there is to be another one, for
+ * which it is pending again.
  */
 bool
 loky_gate_again(LokySharedExecutor *executor, LokySharedTask *task,
@@ -188,6 +188,7 @@ loky_gate_again(LokySharedExecutor *executor, LokySharedTask *task,
 	const char *list;
 
 	ASSERT_LOCKED(executor);
+	Assert(pg_atomic_read_u32(&task->verdict) != LOKY_VERDICT_CANCEL);
 	if (task->attempts > task->retries || phase != LOKY_PHASE_BEGUN ||
 		(executor->state != LOKY_EXECUTOR_OPEN &&
 		 executor->state != LOKY_EXECUTOR_CLOSING))

@@ -505,8 +505,9 @@ wake_shutdown_waiters(LokySharedExecutor *executor)
 
 /*
  * The worker has ended its task, or this attempt at it, at the time now; the result
- * is complete.
+ * is complete.  A failed one that has been cancelled meanwhile ends as that.
  * From here on the worker counts as free, and it calls loky_sched_next at once.
+ * Interrupts are held.
  */
 void
 loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate,
@@ -519,6 +520,18 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate,
 
 	after.now = now;
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+
+	/* cancelled since it failed: no other attempt, and no other cancel either */
+	if (state == LOKY_TASK_FAILED &&
+		pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL)
+	{
+		LWLockRelease(&executor->lock);
+		loky_cancel_children(worker);
+		loky_store_free(&task->result);
+		state = LOKY_TASK_CANCELLED;
+		sqlstate = 0;
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	}
 	worker->task = NULL;
 	worker->progress.told = false;
 	worker->phase = LOKY_PHASE_NONE;

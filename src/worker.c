@@ -333,6 +333,7 @@ run_task(void)
 		{
 			state = LOKY_TASK_FAILED;
 			put_error(task, edata);
+			loky_debug_point("failed");
 		}
 	}
 	PG_END_TRY();

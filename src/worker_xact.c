@@ -6,7 +6,8 @@
  * The final commit of a task is the moment from which it has succeeded, whatever
  * becomes of the worker: a mark in the slot says so, set by a callback of the
  * commit itself.  Just before, and after all that is deferred to the commit, it is
- * settled that no cancel counts any more.
+ * settled that no cancel counts any more.  What the server commits of its own as the
+ * process ends, as when it removes temporary tables, is no commit of the task's.
  *
  * What a task has left behind is put back when the transaction has ended: settings
  * by the server's own nest levels (see settings.c), the rest here.
@@ -120,13 +121,20 @@ prepare_final_commit(void)
 	loky_debug_point("sealed");
 }
 
+/* Is the transaction that ends one of the task's, or of the initializer's? */
+static bool
+is_own_transaction(void)
+{
+	return running && LokyMyWorker != NULL && !proc_exit_inprogress;
+}
+
 /* The final commit is done, but for the settings of the transaction. */
 static void
 end_settings(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 			 void *arg)
 {
 	if (phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_commit || !is_top_level ||
-		!final_commit || guc_level == 0 ||
+		!final_commit || guc_level == 0 || !is_own_transaction() ||
 		CurrentResourceOwner != TopTransactionResourceOwner)
 		return;
 	loky_settings_end(guc_level);
@@ -137,7 +145,9 @@ end_settings(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 static void
 note_commit(XactEvent event, void *arg)
 {
-	if (LokyMyWorker == NULL || !running)
+	if (event == XACT_EVENT_ABORT)
+		final_commit = false;
+	if (!is_own_transaction())
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
 		prepare_final_commit();

@@ -1,6 +1,7 @@
 
 # Processes that end at any moment.  A worker before and after its task's commit: what
-# was committed has succeeded and is never run again.  A caller at each stage of a map:
+# was committed has succeeded and is never run again, and what was not has failed, also
+# where the worker has temporary tables, which the server removes as it ends.  A caller at each stage of a map:
 # nothing of it is left.  Workers and the launcher at random while all are at work:
 # each task has run exactly once.
 
@@ -84,15 +85,24 @@ sub memory
 	return $s->query('SELECT loky._memory_used()');
 }
 
+# Its worker has temporary tables; then the server commits as the process ends.
+sub new_executor_with_table
+{
+	my $id = new_executor();
+
+	$s->query(q{SELECT loky.run('CREATE TEMP TABLE own (i int)')});
+	return $id;
+}
+
 # What becomes of a task whose worker ends at the point; and what ran.
 sub end_at
 {
-	my ($point, $task, $retries, $way) = @_;
+	my ($point, $task, $retries, $way, $make_executor) = @_;
 	my ($pid, $outcome, $caller);
 
 	$s->query('TRUNCATE t.log');
+	my $id = ($make_executor // \&new_executor)->();
 	set_point($point);
-	my $id = new_executor();
 	$f = $s->query("SELECT loky.submit_task('$task', ROW(7), retries => $retries)");
 	$pid = pid_at_point($point);
 	$caller = LokyTest::Session->new($node);
@@ -138,6 +148,9 @@ SKIP:
 			  if $of_function =~ /^succeeded/;
 			is(end_at($point, 't.twice', $retries, $terminate),
 				$of_procedure, "$point, $retries retries: a procedure");
+			is( end_at($point, 't.touch', $retries, $terminate,
+					\&new_executor_with_table),
+				$of_function, "$point, $retries retries: with a temporary table");
 		}
 		check_clean($s, 'after it');
 	};
@@ -169,6 +182,44 @@ SKIP:
 			$committed, 'committed: pg_cancel_backend');
 		check_clean($s, 'after it');
 	  };
+
+	# An attempt has failed, and another one would follow.
+	subtest 'a task is cancelled when its attempt has failed' => sub {
+		$s->query(
+			q{TRUNCATE t.log;
+			  CREATE FUNCTION t.collide() RETURNS int LANGUAGE plpgsql AS $$
+			  BEGIN
+				PERFORM loky.submit_task('t.touch', ROW(1), label => 'child',
+					delay => '1 h');
+				RAISE EXCEPTION USING errcode = '40001';
+			  END$$});
+		for my $way ('loky.cancel(%s, running => true)', 'loky.cancel(%s)')
+		{
+			my $running = $way =~ /running/;
+
+			set_point('failed');
+			new_executor();
+			$f = $s->query(q{SELECT loky.submit_task('t.collide', retries => 1)});
+			pid_at_point('failed');
+			is($s->query('SELECT ' . sprintf $way, $f),
+				$running ? 't' : 'f', "$way: the answer");
+			set_point('');
+			is($s->outcomes("{$f}"),
+				$running ? '1 cancelled' : '1 failed 40001', "$way: the end");
+			is($s->query("SELECT attempts FROM loky.tasks WHERE future = $f"),
+				$running ? 1 : 2, "$way: attempts");
+			is($s->fails("SELECT loky.exception($f)"),
+				$running ? 'LK007' : '', "$way: its result");
+			is( $s->query(
+					q{SELECT string_agg(DISTINCT state, ' ') FROM loky.tasks
+					  WHERE label = 'child'}),
+				$running ? 'cancelled' : 'pending', "$way: what it has submitted");
+			$s->query(q{SELECT loky.forget(future) FROM
+				(SELECT future, loky.cancel(future) FROM loky.tasks
+				 WHERE label = 'child' OFFSET 0) x});
+		}
+		check_clean($s, 'after it');
+	};
 
 	# What hangs on the task goes on: its key, what comes after it, its callbacks.
 	subtest 'a worker ends after the commit of a task on which others wait' => sub {
@@ -221,18 +272,25 @@ SKIP:
 			my ($point, $map, $outcome, $logged) = @$case;
 			my $caller = LokyTest::Session->new($node);
 
-			set_point($point);
-			$caller->query(
-				q{SELECT loky.get_reusable_executor(1, timeout => '1 h', reuse => 'false')}
-			);
-			$caller->send(
-				"SELECT string_agg(ord || ':' || coalesce(sqlstate, ok::text), ' ' ORDER BY ord)
-				 FROM loky.try_map($map)");
-			end_process(pid_at_point($point));
-			set_point('');
-			is($caller->answer =~ s/:true/:t/gr, $outcome, "$point: $map");
-			is($s->logged, $logged, "$point: what ran");
-			$caller->query('SELECT loky.shutdown()');
+			for my $with_table (0, 1)
+			{
+				my $what = "$point: $map" . ($with_table ? ', with a table' : '');
+
+				$caller->query(
+					q{SELECT loky.get_reusable_executor(1, timeout => '1 h', reuse => 'false')}
+				);
+				$caller->query(q{SELECT loky.run('CREATE TEMP TABLE own (i int)')})
+				  if $with_table;
+				set_point($point);
+				$caller->send(
+					"SELECT string_agg(ord || ':' || coalesce(sqlstate, ok::text), ' ' ORDER BY ord)
+					 FROM loky.try_map($map)");
+				end_process(pid_at_point($point));
+				set_point('');
+				is($caller->answer =~ s/:true/:t/gr, $outcome, $what);
+				is($s->logged, $logged, "$what: what ran");
+				$caller->query('SELECT loky.shutdown()');
+			}
 			$caller->quit;
 		}
 		check_clean($s, 'after it');
@@ -253,6 +311,60 @@ is($s->query("SELECT attempts FROM loky.tasks WHERE future = $f"),
 	1, 'and is not run again');
 is($s->logged, '1|1|1|1', 'what it has committed is there once');
 $gate->query('SELECT pg_advisory_unlock(1)');
+
+# A worker that has temporary tables, as it ends in the middle of a task: in what is
+# deferred to the commit, in the task itself, and before the task has begun.
+for my $with_table (0, 1)
+{
+	my $what = $with_table ? 'with a temporary table' : 'with none';
+	my $make_executor = $with_table ? \&new_executor_with_table : \&new_executor;
+	my $caller;
+	my $await_row = q{CREATE OR REPLACE FUNCTION t.await() RETURNS trigger
+		LANGUAGE plpgsql AS 'BEGIN PERFORM t.gate(1); RETURN NULL; END';
+		DROP TABLE IF EXISTS t.deferred;
+		CREATE TABLE t.deferred (i int);
+		CREATE CONSTRAINT TRIGGER await AFTER INSERT ON t.deferred
+			DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION t.await()};
+
+	$s->query($await_row);
+	$gate->query('SELECT pg_advisory_lock(1)');
+	$make_executor->();
+	$f = $s->query(q{SELECT loky.submit('INSERT INTO t.deferred VALUES (1)')});
+	at_gate($s, 1, 1);
+	end_process(pid_of($s, $f));
+	is($s->outcomes("{$f}"), '1 failed LK001', "$what: ended in its final commit");
+
+	$caller = LokyTest::Session->new($node);
+	$caller->executor(1, q{timeout => '1 h', reuse => 'false'});
+	$caller->query(q{SELECT loky.run('CREATE TEMP TABLE own (i int)')}) if $with_table;
+	$caller->send(
+		q{SELECT string_agg(coalesce(sqlstate, 'ok'), ' ')
+		  FROM loky.try_map('INSERT INTO t.deferred VALUES ($1)', ARRAY[1], NULL::text)});
+	at_gate($s, 1, 1);
+	end_process(
+		$s->query(q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND NOT granted})
+	);
+	is($caller->answer, 'LK001', "$what: so is an item");
+	$caller->query('SELECT loky.shutdown()');
+	$caller->quit;
+	is($s->query('SELECT count(*) FROM t.deferred'), 0, "$what: and neither has a row");
+
+	$make_executor->();
+	$s->query('TRUNCATE t.log');
+	$f = $s->query(
+		q{SELECT loky.submit_task('t.touch_gate', ROW(1, 7), retries => 2)});
+	at_gate($s, 1, 1);
+	end_process(pid_of($s, $f));
+	$gate->query('SELECT pg_advisory_unlock(1)');
+	is($s->outcomes("{$f}"), '1 succeeded', "$what: ended while it runs, it runs again");
+	is($s->logged, '1|1|7|7', "$what: what was undone is there once");
+
+	$make_executor->();
+	$s->query('ALTER ROLE CURRENT_USER CONNECTION LIMIT ' . (50 + $with_table));
+	is($s->query('SELECT loky.run($$SELECT 1$$)'),
+		1, "$what: a task whose worker leaves as its role has changed");
+	$s->query('ALTER ROLE CURRENT_USER CONNECTION LIMIT -1');
+}
 
 #--------------------------------------------------------------------------
 # Callers
