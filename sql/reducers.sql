@@ -331,6 +331,47 @@ SELECT state FROM t.error(format($$SELECT * FROM loky.map('t.id', ARRAY[1], exec
 RESET loky.executor;
 
 --
+-- A reducer that makes itself one of another type: no value is taken for another
+--
+CREATE FUNCTION t.turn_into(type text, value text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DROP FUNCTION IF EXISTS t.turns(int);
+    EXECUTE format('CREATE FUNCTION t.turns(x int) RETURNS %s LANGUAGE sql AS %L', type, 'SELECT ' || value);
+END$$;
+-- one that gives the first type, and is replaced meanwhile by one that gives the second
+CREATE FUNCTION t.turn(type text, value text, type2 text, value2 text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    DROP FUNCTION IF EXISTS t.turns(int);
+    EXECUTE format('CREATE FUNCTION t.turns(x int) RETURNS %s LANGUAGE plpgsql AS %L', type,
+        format('BEGIN PERFORM t.turn_into(%L, %L); RETURN %s; END', type2, value2, value));
+END$$;
+CREATE FUNCTION t.turn_to_text() RETURNS void LANGUAGE sql AS $$SELECT t.turn('bigint', '81985529216486895', 'text', '''abc''')$$;
+CREATE FUNCTION t.turn_to_int() RETURNS void LANGUAGE sql AS $$SELECT t.turn('text', '''abc''', 'bigint', '81985529216486895')$$;
+SET client_min_messages = warning;
+-- the value is of the type that was told
+SELECT t.turn_to_text(), t.use('{"int4": "t.turns"}');
+SELECT * FROM loky.result(loky.submit('SELECT pg_typeof($1) || '' '' || $1', 5));
+SELECT t.turn_to_int(), t.use('{"int4": "t.turns"}');
+SELECT * FROM loky.result(loky.submit('SELECT pg_typeof($1) || '' '' || $1', 5));
+-- or is not sent
+SELECT t.turn_to_text(), t.use('{"int4": "t.turns"}');
+SELECT sqlstate, message FROM loky.exception(loky.submit('SELECT concat(pg_typeof($1), '' '', $1, '' '', $2)', 5, 6));
+SELECT t.turn_to_text(), t.use('{"int4": "t.turns"}');
+SELECT ord, result, sqlstate, message FROM loky.try_map('SELECT pg_typeof($1) || '' '' || $1', ARRAY[1, 2, 3]);
+SELECT t.turn_to_int(), t.use('{"int4": "t.turns"}');
+SELECT ord, result, sqlstate, message FROM loky.try_map('SELECT pg_typeof($1) || '' '' || $1', ARRAY[1, 2, 3]);
+SELECT t.turn_to_text(), t.use('{"int4": "t.turns"}');
+SELECT state, message, hint FROM t.error($$SELECT * FROM loky.map('SELECT concat($1, $2, $3)', ARRAY['x'], args => ROW(7, 8))$$);
+-- nor sent back
+SELECT t.turn_to_text(), t.use(NULL, '{"int4": "t.turns"}');
+SELECT * FROM loky.result(loky.submit('SELECT 1, pg_backend_pid() > 0'), NULL::record) AS (a text, b text);
+SELECT t.turn_to_text(), t.use(NULL, '{"int4": "t.turns"}');
+SELECT sqlstate, message FROM loky.exception(loky.submit('SELECT x FROM generate_series(1, 2) x'));
+SELECT t.turn_to_int(), t.use(NULL, '{"int4": "t.turns"}');
+SELECT sqlstate, message FROM loky.exception(loky.submit('SELECT x FROM generate_series(1, 2) x'));
+RESET client_min_messages;
+
+--
 -- Cancelling
 --
 CREATE FUNCTION t.waits(x int) RETURNS int LANGUAGE plpgsql AS $$

@@ -14,6 +14,10 @@ CREATE FUNCTION t.owners() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$SELECT * FROM loky.run('t.loaded')$$;
 ALTER FUNCTION t.owners OWNER TO regress_loky_owner;
+CREATE FUNCTION t.owners_path() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT * FROM loky.run('SHOW search_path')$$;
+ALTER FUNCTION t.owners_path OWNER TO regress_loky_owner;
 
 \c - regress_loky_evil
 SELECT loky.get_reusable_executor(1) > 0 AS one_worker;
@@ -40,6 +44,15 @@ SET plpgsql.variable_conflict = use_column;
 SELECT * FROM t.owners();
 SET plpgsql.variable_conflict = use_variable;
 SELECT * FROM t.owners();
+-- a definer's settings are not lost when as many settings go as come
+\c -
+SET client_min_messages = error;
+SELECT count(set_config('plpgsql.z' || i, '1', false)) FROM generate_series(1, 9) i;
+SELECT loky.run('SELECT 1');
+DO 'BEGIN END';
+SELECT count(set_config('zz.a' || i, '1', false)) FROM generate_series(1, 4) i;
+SELECT * FROM t.owners_path();
+RESET client_min_messages;
 -- what a function of a lesser role leaves behind in a superuser's task
 \c - :superuser
 CREATE FUNCTION t.leaves() RETURNS text LANGUAGE sql VOLATILE SECURITY DEFINER
@@ -68,6 +81,6 @@ SELECT * FROM t.owners();
 \set back 'options='''' user=' :superuser
 \c -reuse-previous=on :back
 SELECT t.clean();
-DROP FUNCTION t.owners, t.leaves, t.loaded;
+DROP FUNCTION t.owners, t.owners_path, t.leaves, t.loaded;
 DROP OWNED BY regress_loky_evil;
 DROP ROLE regress_loky_evil, regress_loky_owner;

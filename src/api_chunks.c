@@ -80,31 +80,31 @@ loky_table_chunks_sql(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The arguments rel and key, from number n on. */
-static void
-get_key(FunctionCallInfo fcinfo, int n, LokyKeyColumn *column)
+/* The name of a column in argument n, or NULL. */
+static const char *
+get_key(FunctionCallInfo fcinfo, int n)
 {
-	loky_key_find(get_rel(fcinfo, n),
-				  PG_ARGISNULL(n + 1) ? NULL :
-				  NameStr(*PG_GETARG_NAME(n + 1)), column);
+	return PG_ARGISNULL(n) ? NULL : NameStr(*PG_GETARG_NAME(n));
 }
 
-/* The chunks that the call asks for; argument n is chunk_rows. */
+/* The chunks that the call asks for: argument n is rel, then come key and chunk_rows. */
 static LokyKeyChunk *
-get_key_chunks(FunctionCallInfo fcinfo, int n, const LokyKeyColumn *column,
+get_key_chunks(FunctionCallInfo fcinfo, int n, LokyKeyColumn *column,
 			   int *nchunks)
 {
+	Oid			rel = get_rel(fcinfo, n);
 	LokyKeyChunk *chunks;
 	int64		nnulls;
 
-	if (PG_ARGISNULL(n))
+	if (PG_ARGISNULL(n + 2))
 		loky_api_refuse_null("chunk_rows");
-	if (PG_GETARG_INT32(n) < 1)
+	if (PG_GETARG_INT32(n + 2) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("argument \"chunk_rows\" must be at least 1"),
 				 errhint("It is the number of rows that one transaction handles.")));
-	chunks = loky_key_chunks(column, PG_GETARG_INT32(n), nchunks, &nnulls);
+	chunks = loky_key_chunks(rel, get_key(fcinfo, n + 1),
+							 PG_GETARG_INT32(n + 2), column, nchunks, &nnulls);
 	if (nnulls > 0)
 		ereport(NOTICE,
 				(errmsg_plural(INT64_FORMAT " row has no key and is in no chunk",
@@ -127,8 +127,7 @@ loky_key_chunks_sql(PG_FUNCTION_ARGS)
 	int			level;
 
 	loky_attach();
-	get_key(fcinfo, 0, &column);
-	chunks = get_key_chunks(fcinfo, 2, &column, &n);
+	chunks = get_key_chunks(fcinfo, 0, &column, &n);
 	InitMaterializedSRF(fcinfo, 0);
 	scratch = AllocSetContextCreate(CurrentMemoryContext, "loky key chunks",
 									ALLOCSET_SMALL_SIZES);
@@ -236,20 +235,22 @@ ranges_are_missing(FunctionCallInfo fcinfo)
 }
 
 /*
- * The chunks to run.  A null that was computed is refused: it comes of aggregating
- * what failed when nothing has, and would run all that has succeeded once more.
+ * The chunks to run, and the column of their keys.  A null that was computed is
+ * refused: it comes of aggregating what failed when nothing has, and would run all that
+ * has succeeded once more.
  */
 static LokyKeyChunk *
-get_chunks(FunctionCallInfo fcinfo, const LokyKeyColumn *column, int *n)
+get_chunks(FunctionCallInfo fcinfo, LokyKeyColumn *column, int *n)
 {
 	if (ranges_are_missing(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"ranges\" must not be null"),
 				 errhint("An aggregate of no rows is null: use coalesce(jsonb_agg(...), '[]').  Leave the argument out to run all.")));
-	if (!PG_ARGISNULL(ARG_RANGES))
-		return loky_key_ranges(column, PG_GETARG_JSONB_P(ARG_RANGES), n);
-	return get_key_chunks(fcinfo, ARG_CHUNK_ROWS, column, n);
+	if (PG_ARGISNULL(ARG_RANGES))
+		return get_key_chunks(fcinfo, ARG_REL, column, n);
+	loky_key_find(get_rel(fcinfo, ARG_REL), get_key(fcinfo, ARG_KEY), column);
+	return loky_key_ranges(column, PG_GETARG_JSONB_P(ARG_RANGES), n);
 }
 
 /*
@@ -272,8 +273,7 @@ loky_backfill(PG_FUNCTION_ARGS)
 
 	loky_attach();
 	loky_client_check_context();
-	get_key(fcinfo, ARG_REL, &column);
-	loky_table_check_shared(column.rel);
+	loky_table_check_shared(get_rel(fcinfo, ARG_REL));
 	chunks = get_chunks(fcinfo, &column, &n);
 	get_call(fcinfo, &column, chunks, n, &items, &call);
 	InitMaterializedSRF(fcinfo, 0);

@@ -86,11 +86,10 @@ reduce(LokyMapCall *call)
 	if (reducers == NULL)
 		return;
 	loky_items_reduce(call->items, reducers);
-	error = loky_reduce_try(reducers, args->n, args->types, args->values,
-							args->nulls);
+	error = loky_reduce_args(reducers, args->n, args->types, args->values,
+							 args->nulls);
 	if (error != NULL)
 		ReThrowError(error);
-	(void) loky_reduce_types(reducers, args->n, args->types);
 	loky_submission_keep_reducers(call->executor, reducers);
 }
 

@@ -48,9 +48,8 @@ set_task(LokySubmission *submission, const char *name, LokyValues *args,
 
 	if (reducers != NULL)
 	{
-		submission->error = loky_reduce_try(reducers, args->n, args->types,
-											args->values, args->nulls);
-		(void) loky_reduce_types(reducers, args->n, args->types);
+		submission->error = loky_reduce_args(reducers, args->n, args->types,
+											 args->values, args->nulls);
 		loky_submission_keep_reducers(ref, reducers);
 	}
 	submission->callable = loky_resolve(name, args->n, args->types);

@@ -16,6 +16,7 @@
 #include "storage/itemptr.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
+#include "utils/relcache.h"
 
 /* Rows by their place: from lo on, below hi. */
 typedef struct LokyTidChunk
@@ -51,15 +52,16 @@ typedef struct LokyKeyColumn
 /* table_chunks.c */
 extern LokyTidChunk *loky_table_chunks(Oid rel, int nchunks, int nworkers,
 									   bool for_workers, int *n);
-extern void loky_table_check_exists(Oid rel);
+extern Relation loky_table_open(Oid rel);
 extern void loky_table_check_readable(Oid rel);
 extern void loky_table_check_shared(Oid rel);
 extern ArrayType *loky_table_chunk_items(const LokyTidChunk *chunks, int n);
 
 /* key_chunks.c */
 extern void loky_key_find(Oid rel, const char *name, LokyKeyColumn *column);
-extern LokyKeyChunk *loky_key_chunks(const LokyKeyColumn *column,
-									 int chunk_rows, int *n, int64 *nnulls);
+extern LokyKeyChunk *loky_key_chunks(Oid rel, const char *name, int chunk_rows,
+									 LokyKeyColumn *column, int *n,
+									 int64 *nnulls);
 extern ArrayType *loky_key_chunk_items(const LokyKeyColumn *column,
 									   const LokyKeyChunk *chunks, int n);
 

@@ -205,4 +205,25 @@ loky_compat_new_tranche(const char *name)
 	PortalRun(portal, FETCH_ALL, true, true, dest, dest, qc)
 #endif
 
+/* 18 dropped the execute_once argument of ExecutorRun */
+#if PG_VERSION_NUM >= 180000
+#define LokyExecutorRun(desc)	ExecutorRun((desc), ForwardScanDirection, 0)
+#else
+#define LokyExecutorRun(desc)	ExecutorRun((desc), ForwardScanDirection, 0, true)
+#endif
+
+/* 19 lets EXPLAIN have a say in planning */
+#if PG_VERSION_NUM >= 190000
+#define LokyPlanQuery(query, text, options) \
+	pg_plan_query((query), (text), (options), NULL, NULL)
+#else
+#define LokyPlanQuery(query, text, options) \
+	pg_plan_query((query), (text), (options), NULL)
+#endif
+
+/* 16 put what is to be checked of rights beside the range table */
+#if PG_VERSION_NUM >= 160000
+#define LOKY_PERMISSIONS_ARE_APART
+#endif
+
 #endif							/* LOKY_COMPAT_H */

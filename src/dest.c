@@ -156,9 +156,10 @@ reduce_row(LokyDest *dest, const Datum *values, const bool *nulls)
 		dest->values[i] = values[i];
 		dest->nulls[i] = nulls[i];
 		if (dest->columns[i] != NULL && !dest->nulls[i])
-			dest->values[i] = loky_reduce_value(dest->columns[i],
-												dest->values[i],
-												&dest->nulls[i]);
+			dest->values[i] =
+				loky_reduce_value(dest->columns[i],
+								  TupleDescAttr(dest->desc, i)->atttypid,
+								  dest->values[i], &dest->nulls[i]);
 	}
 	MemoryContextSwitchTo(oldcontext);
 }

@@ -257,8 +257,8 @@ loky_items_reduce(LokyItems *items, LokyReducers *reducers)
 		memcpy(reduced[i].values, items->values, width * sizeof(Datum));
 		memcpy(reduced[i].nulls, items->nulls, width * sizeof(bool));
 		reduced[i].error = loky_reduce_try(reducers, items->nparams,
-										   items->own_types, reduced[i].values,
-										   reduced[i].nulls);
+										   items->own_types, types,
+										   reduced[i].values, reduced[i].nulls);
 	}
 	items->reduced = reduced;
 	rewind_items(items);

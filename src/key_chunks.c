@@ -7,6 +7,12 @@
  * calling statement.  A chunk ends after so many rows, but never between equal
  * keys.
  *
+ * The table's owner may at any time rename it, its columns or its schema, and put a
+ * view in its place, which must not be taken for it: it would run the owner's
+ * functions as the caller, and its keys might be of another type.  So the table is
+ * looked at and read under one lock, and the query for its keys is made of the table
+ * and the column themselves, not of their names.
+ *
  * Copyright (c) 2026, loky contributors
  *
  * IDENTIFICATION
@@ -24,11 +30,17 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
-#include "executor/spi.h"
+#include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
 #include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/float.h"
@@ -39,6 +51,7 @@
 #include "utils/snapmgr.h"
 
 #include "chunks.h"
+#include "compat.h"
 #include "subxact.h"
 
 /* Receives the keys in their order. */
@@ -157,23 +170,34 @@ check_kind(Relation rel)
 	}
 }
 
-/*
- * Find the column of this name, or the primary key's where that is NULL.  Holds no
- * lock when it returns: a chunk of a backfill that met a lock which waits for one of
- * its caller's would never end.  Raises 42P01 where there is no such table, 42703
- * where there is no such column, 42704 where no btree index begins with it, and
- * 42809 for what is no table.
- */
-void
-loky_key_find(Oid relid, const char *name, LokyKeyColumn *column)
+/* Fill in what depends on the type of the column alone. */
+static void
+look_up_type(LokyKeyColumn *column)
 {
-	Relation	rel;
-	AttrNumber	number;
+	Oid			opclass = GetDefaultOpClass(column->type, BTREE_AM_OID);
+	Oid			input = get_opclass_input_type(opclass);
 	bool		varlena;
+
+	get_typlenbyval(column->type, &column->len, &column->byval);
+	getTypeOutputInfo(column->type, &column->output, &varlena);
+	getTypeInputInfo(column->type, &column->input, &column->ioparam);
+	column->compare = get_opfamily_proc(get_opclass_family(opclass), input,
+										input, BTORDER_PROC);
+}
+
+/*
+ * Open and lock the table, and find the column of this name, or the primary key's
+ * where that is NULL.  Raises 42P01 where there is no such table, 42703 where there
+ * is no such column, 42704 where no btree index begins with it, and 42809 for what
+ * is no table.
+ */
+static Relation
+open_table(Oid relid, const char *name, LokyKeyColumn *column)
+{
+	Relation	rel = loky_table_open(relid);
+	AttrNumber	number;
 	Form_pg_attribute attribute;
 
-	loky_table_check_exists(relid);
-	rel = relation_open(relid, AccessShareLock);
 	check_kind(rel);
 	number = name == NULL ? primary_key(rel) : get_attnum(relid, name);
 	if (number == InvalidAttrNumber)
@@ -184,29 +208,29 @@ loky_key_find(Oid relid, const char *name, LokyKeyColumn *column)
 				 errhint("Name a column that leads a btree index.")));
 	column->rel = relid;
 	column->name = name;
-	if (number > 0)
-	{
-		attribute = TupleDescAttr(RelationGetDescr(rel), number - 1);
-		column->name = pstrdup(NameStr(attribute->attname));
-		column->type = attribute->atttypid;
-		column->typmod = attribute->atttypmod;
-		column->collation = attribute->attcollation;
-	}
-	else
+	if (number < 0)
 		raise_no_index(column, false);
+	attribute = TupleDescAttr(RelationGetDescr(rel), number - 1);
+	column->name = pstrdup(NameStr(attribute->attname));
+	column->type = attribute->atttypid;
+	column->typmod = attribute->atttypmod;
+	column->collation = attribute->attcollation;
 	check_index(rel, number, column);
-	relation_close(rel, AccessShareLock);
-	get_typlenbyval(column->type, &column->len, &column->byval);
-	getTypeOutputInfo(column->type, &column->output, &varlena);
-	getTypeInputInfo(column->type, &column->input, &column->ioparam);
-	{
-		Oid			opclass = GetDefaultOpClass(column->type, BTREE_AM_OID);
+	look_up_type(column);
+	return rel;
+}
 
-		column->compare = get_opfamily_proc(get_opclass_family(opclass),
-											get_opclass_input_type(opclass),
-											get_opclass_input_type(opclass),
-											BTORDER_PROC);
-	}
+/*
+ * Find the column of this name, or the primary key's where that is NULL.  Holds no
+ * lock when it returns: a chunk of a backfill that met a lock which waits for one of
+ * its caller's would never end.  So the table may be another one by then: what is
+ * found is good for values of the column's type, not for queries.  Raises what
+ * open_table() does.
+ */
+void
+loky_key_find(Oid relid, const char *name, LokyKeyColumn *column)
+{
+	relation_close(open_table(relid, name, column), AccessShareLock);
 }
 
 static void
@@ -300,37 +324,94 @@ receive_key(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* A query for keys, and who receives them. */
-typedef struct KeyQuery
+/* SELECT column FROM rel ORDER BY 1. */
+static Query *
+make_query(Relation rel, const LokyKeyColumn *column)
 {
-	const char *sql;
-	DestReceiver *receiver;
-} KeyQuery;
+	ParseState *pstate = make_parsestate(NULL);
+	Query	   *query = makeNode(Query);
+	SortBy	   *order = makeNode(SortBy);
+	TargetEntry *key;
 
-/* Run the query as the caller and in its snapshot. */
+	addNSItemToQuery(pstate,
+					 addRangeTableEntryForRelation(pstate, rel, AccessShareLock,
+												   NULL, true, true),
+					 true, true, true);
+	/* by way of its name, so that the right to read it is checked */
+	key = makeTargetEntry((Expr *) colNameToVar(pstate, column->name, true, -1),
+						  1, pstrdup(column->name), false);
+	order->location = -1;
+	query->commandType = CMD_SELECT;
+	query->canSetTag = true;
+	query->targetList = list_make1(key);
+	query->sortClause = addTargetToSortList(pstate, key, NIL,
+											query->targetList, order);
+	query->rtable = pstate->p_rtable;
+#ifdef LOKY_PERMISSIONS_ARE_APART
+	query->rteperminfos = pstate->p_rteperminfos;
+#endif
+	query->jointree = makeFromExpr(pstate->p_joinlist, NULL);
+	assign_query_collations(pstate, query);
+	free_parsestate(pstate);
+	return query;
+}
+
+/* Run the query as the caller and in its snapshot.  text stands for it in the log. */
+static void
+run_query(Query *query, const char *text, DestReceiver *receiver)
+{
+	Query	   *rewritten = linitial_node(Query, pg_rewrite_query(query));
+	QueryDesc  *desc =
+		CreateQueryDesc(LokyPlanQuery(rewritten, text, CURSOR_OPT_PARALLEL_OK),
+						text, GetActiveSnapshot(), InvalidSnapshot, receiver,
+						NULL, NULL, 0);
+
+	ExecutorStart(desc, 0);
+	LokyExecutorRun(desc);
+	ExecutorFinish(desc);
+	ExecutorEnd(desc);
+	FreeQueryDesc(desc);
+}
+
+/* The arguments of loky_key_chunks(). */
+typedef struct ChunksCall
+{
+	Oid			relid;
+	const char *name;
+	LokyKeyColumn *column;
+	KeyReceiver *receiver;
+} ChunksCall;
+
+/* Find the column and read its keys. */
 static void
 read_keys(void *arg)
 {
-	KeyQuery   *query = arg;
-	SPIExecuteOptions options = {0};
+	ChunksCall *call = arg;
+	LokyKeyColumn *column = call->column;
+	Relation	rel = open_table(call->relid, call->name, column);
 
-	options.read_only = true;
-	options.dest = query->receiver;
-	SPI_connect();
-	(void) SPI_execute_extended(query->sql, &options);
-	SPI_finish();
+	fmgr_info(column->compare, &call->receiver->compare);
+	run_query(make_query(rel, column),
+			  psprintf("SELECT %s FROM %s ORDER BY 1",
+					   quote_identifier(column->name),
+					   qualified_name(column->rel)),
+			  &call->receiver->pub);
+	relation_close(rel, NoLock);
 }
 
 /*
- * Chunks of the table of chunk_rows rows each, *n of them, in CurrentMemoryContext;
- * *nnulls is the number of rows without a key.  Holds no lock when it returns.
- * Raises 42501 where the caller may not read the column.
+ * Chunks of the table of chunk_rows rows each by the column of this name, or the
+ * primary key's where that is NULL: *n of them, in CurrentMemoryContext.  *column
+ * becomes what loky_key_find() would tell, *nnulls the number of rows without a key.
+ * Holds no lock when it returns.  Raises what loky_key_find() does, and 42501 where
+ * the caller may not read the column.
  */
 LokyKeyChunk *
-loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnulls)
+loky_key_chunks(Oid relid, const char *name, int chunk_rows,
+				LokyKeyColumn *column, int *n, int64 *nnulls)
 {
 	KeyReceiver receiver = {0};
-	KeyQuery	query;
+	ChunksCall	call = {relid, name, column, &receiver};
 	ErrorData  *edata;
 
 	receiver.pub.receiveSlot = receive_key;
@@ -343,14 +424,9 @@ loky_key_chunks(const LokyKeyColumn *column, int chunk_rows, int *n, int64 *nnul
 	receiver.chunk_rows = chunk_rows;
 	receiver.room = 64;
 	receiver.chunks = palloc(receiver.room * sizeof(LokyKeyChunk));
-	fmgr_info(column->compare, &receiver.compare);
-	query.sql = psprintf("SELECT %s FROM %s ORDER BY 1",
-						 quote_identifier(column->name),
-						 qualified_name(column->rel));
-	query.receiver = (DestReceiver *) &receiver;
 
 	/* undone, so that it lets go of all locks: see loky_key_find() */
-	edata = loky_subxact_try(read_keys, &query, LOKY_SUBXACT_UNDO);
+	edata = loky_subxact_try(read_keys, &call, LOKY_SUBXACT_UNDO);
 	if (edata != NULL)
 		ReThrowError(edata);
 	*n = receiver.n;

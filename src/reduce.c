@@ -15,6 +15,10 @@
  * the function changes, and made ready once in each transaction, which checks
  * the right to execute it.
  *
+ * A function may also change while values go through it; it can do so itself.  Others
+ * are told the types of reduced values first, and then have the values, each of which
+ * is checked to be still of the type told.
+ *
  * Copyright (c) 2026, loky contributors
  *
  * IDENTIFICATION
@@ -48,6 +52,7 @@ struct LokyReducer
 	Oid			type;			/* of the values that it is for */
 	char	   *call;
 	CachedExpression *cached;	/* NULL: not analyzed yet */
+	Oid			result_type;	/* of the cached call, and so of state */
 
 	/* good in the transaction of this number */
 	LocalTransactionId lxid;
@@ -234,6 +239,7 @@ analyze(LokyReducer *reducer)
 	reducer->cached =
 		GetCachedExpression(loky_resolve_analyze_call(reducer->call,
 													  reducer->type));
+	reducer->result_type = exprType(reducer->cached->expr);
 }
 
 /* The type of what the reducer gives. */
@@ -241,7 +247,7 @@ Oid
 loky_reduce_result_type(LokyReducer *reducer)
 {
 	analyze(reducer);
-	return exprType(reducer->cached->expr);
+	return reducer->result_type;
 }
 
 /* Get ready to call the function in this transaction. */
@@ -264,15 +270,25 @@ prepare(LokyReducer *reducer)
 }
 
 /*
- * What the reducer makes of a value that is not null, in CurrentMemoryContext.
- * In a transaction; raises whatever the function raises.
+ * What the reducer makes of a value that is not null, in CurrentMemoryContext.  It is
+ * of the type that loky_reduce_result_type() has told before.  In a transaction;
+ * raises whatever the function raises, and 42804 where it gives another type by now.
  */
 Datum
-loky_reduce_value(LokyReducer *reducer, Datum value, bool *isnull)
+loky_reduce_value(LokyReducer *reducer, Oid result_type, Datum value,
+				  bool *isnull)
 {
 	ParamExternData *param;
 
 	prepare(reducer);
+	if (reducer->result_type != result_type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("reducer for type %s gives type %s where it gave type %s before",
+						format_type_be(reducer->type),
+						format_type_be(reducer->result_type),
+						format_type_be(result_type)),
+				 errhint("Do not replace a reducer by one that gives another type while values go through it.")));
 	param = &reducer->params->params[0];
 	param->ptype = reducer->type;
 	param->pflags = 0;
@@ -299,11 +315,22 @@ loky_reduce_types(LokyReducers *reducers, int n, Oid *types)
 	return any;
 }
 
+/* The arguments of loky_reduce_try(). */
+typedef struct ReduceCall
+{
+	LokyReducers *reducers;
+	int			n;
+	const Oid  *types;
+	const Oid  *reduced_types;
+	Datum	   *values;
+	bool	   *nulls;
+} ReduceCall;
+
 /* Replace those of the values that there is a reducer for. */
 static void
-reduce_values(LokyReducers *reducers, int n, const Oid *types,
-			  Datum *values, bool *nulls)
+reduce_values(void *arg)
 {
+	ReduceCall *call = arg;
 	bool		snapshot_set = false;
 
 	if (!ActiveSnapshotSet())
@@ -311,45 +338,45 @@ reduce_values(LokyReducers *reducers, int n, const Oid *types,
 		PushActiveSnapshot(GetTransactionSnapshot());
 		snapshot_set = true;
 	}
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < call->n; i++)
 	{
-		LokyReducer *reducer = loky_reduce_find(reducers, types[i]);
+		LokyReducer *reducer = loky_reduce_find(call->reducers, call->types[i]);
 
-		if (reducer != NULL && !nulls[i])
-			values[i] = loky_reduce_value(reducer, values[i], &nulls[i]);
+		if (reducer != NULL && !call->nulls[i])
+			call->values[i] = loky_reduce_value(reducer, call->reduced_types[i],
+												call->values[i],
+												&call->nulls[i]);
 	}
 	if (snapshot_set)
 		PopActiveSnapshot();
 }
 
-/* The arguments of loky_reduce_try(). */
-typedef struct ReduceCall
-{
-	LokyReducers *reducers;
-	int			n;
-	const Oid  *types;
-	Datum	   *values;
-	bool	   *nulls;
-} ReduceCall;
-
-static void
-run_reduce_call(void *arg)
-{
-	ReduceCall *call = arg;
-
-	reduce_values(call->reducers, call->n, call->types, call->values, call->nulls);
-}
-
 /*
- * Replace those of the values, of these types, that there is a reducer for.
- * Returns NULL, or the error of a reducer that failed, in CurrentMemoryContext;
- * what it did is undone.  A cancellation is raised.
+ * Replace those of the values, of these types, that there is a reducer for;
+ * reduced_types are what loky_reduce_types() has made of the types.  Returns NULL, or
+ * the error of a reducer that failed, in CurrentMemoryContext; what it did is undone.
+ * A cancellation is raised.
  */
 ErrorData *
 loky_reduce_try(LokyReducers *reducers, int n, const Oid *types,
-				Datum *values, bool *nulls)
+				const Oid *reduced_types, Datum *values, bool *nulls)
 {
-	ReduceCall	call = {reducers, n, types, values, nulls};
+	ReduceCall	call = {reducers, n, types, reduced_types, values, nulls};
 
-	return loky_subxact_try(run_reduce_call, &call, LOKY_SUBXACT_KEEP);
+	return loky_subxact_try(reduce_values, &call, LOKY_SUBXACT_KEEP);
+}
+
+/* As loky_reduce_try(), and the types become those of what the values are replaced by. */
+ErrorData *
+loky_reduce_args(LokyReducers *reducers, int n, Oid *types, Datum *values,
+				 bool *nulls)
+{
+	Oid		   *own_types = palloc(n * sizeof(Oid));
+	ErrorData  *error;
+
+	memcpy(own_types, types, n * sizeof(Oid));
+	(void) loky_reduce_types(reducers, n, types);
+	error = loky_reduce_try(reducers, n, own_types, types, values, nulls);
+	pfree(own_types);
+	return error;
 }

@@ -28,11 +28,13 @@ extern void loky_reduce_leave_to(LokyReducers *reducers,
 extern void loky_reduce_free(LokyReducers *reducers);
 extern LokyReducer *loky_reduce_find(LokyReducers *reducers, Oid type);
 extern Oid	loky_reduce_result_type(LokyReducer *reducer);
-extern Datum loky_reduce_value(LokyReducer *reducer, Datum value,
-							   bool *isnull);
+extern Datum loky_reduce_value(LokyReducer *reducer, Oid result_type,
+							   Datum value, bool *isnull);
 extern bool loky_reduce_types(LokyReducers *reducers, int n, Oid *types);
 extern ErrorData *loky_reduce_try(LokyReducers *reducers, int n,
-								  const Oid *types, Datum *values,
-								  bool *nulls);
+								  const Oid *types, const Oid *reduced_types,
+								  Datum *values, bool *nulls);
+extern ErrorData *loky_reduce_args(LokyReducers *reducers, int n, Oid *types,
+								   Datum *values, bool *nulls);
 
 #endif							/* LOKY_REDUCE_H */

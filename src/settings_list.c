@@ -7,7 +7,9 @@
  * which some four hundred settings cannot be looked at with care.
  *
  * Until 15 the server has an array of all settings, in which a setting keeps its
- * place for a while: it is enough to remember those places that matter.
+ * place for a while: it is enough to remember those places that matter.  A setting
+ * that no library has defined can leave the array, and others come, so the length
+ * tells nothing; each place is looked at whether it still holds its setting.
  *
  * From 16 on it has a hash table, and giving out its contents, which it sorts, takes
  * longer than a task.  But it links the settings that have not their default, and
@@ -145,21 +147,21 @@ loky_settings_list_custom(int *n)
 
 #else
 
-/* A setting that no library has defined, and its place in the server's array. */
-typedef struct Placeholder
+/* A setting that a session can set, and its place in the server's array. */
+typedef struct Place
 {
-	int			place;
+	int			index;
 	struct config_generic *setting;
-} Placeholder;
+} Place;
 
-static Placeholder *placeholders = NULL;
-static int	nplaceholders = 0;
-
-/* the places of the settings that a session can set */
-static int *settable = NULL;
+static Place *settable = NULL;
 static int	nsettable = 0;
 
-/* length of the array, which only grows, when the above were made */
+/* those of them that no library has defined */
+static struct config_generic **placeholders = NULL;
+static int	nplaceholders = 0;
+
+/* length of the array when the above were made */
 static int	nknown = 0;
 
 /* There is nothing to define where the server has an array. */
@@ -168,29 +170,48 @@ loky_settings_list_define(void)
 {
 }
 
-/* Find out the places of the array of n settings that matter. */
+/*
+ * Does the array of n settings have what it had?  If all that a session can set are
+ * where they were, so are the others, which never leave the array.
+ */
+static bool
+places_hold(struct config_generic **all, int n)
+{
+	if (n != nknown)
+		return false;
+	for (int i = 0; i < nsettable; i++)
+	{
+		if (all[settable[i].index] != settable[i].setting)
+			return false;
+	}
+	return true;
+}
+
+/* Find out the places of the array of n settings that matter, unless they are known. */
 static void
 find_places(struct config_generic **all, int n)
 {
+	if (places_hold(all, n))
+		return;
 	if (settable != NULL)
 	{
 		pfree(settable);
 		pfree(placeholders);
 	}
-	settable = MemoryContextAlloc(TopMemoryContext, n * sizeof(int));
-	placeholders = MemoryContextAlloc(TopMemoryContext, n * sizeof(Placeholder));
+	settable = MemoryContextAlloc(TopMemoryContext, n * sizeof(Place));
+	placeholders = MemoryContextAlloc(TopMemoryContext, n * sizeof(*placeholders));
 	nsettable = 0;
 	nplaceholders = 0;
 	for (int i = 0; i < n; i++)
 	{
 		/* what is no more than a placeholder may become anything */
 		if (all[i]->context == PGC_USERSET || all[i]->context == PGC_SUSET)
-			settable[nsettable++] = i;
-		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
 		{
-			placeholders[nplaceholders].place = i;
-			placeholders[nplaceholders++].setting = all[i];
+			settable[nsettable].index = i;
+			settable[nsettable++].setting = all[i];
 		}
+		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
+			placeholders[nplaceholders++] = all[i];
 	}
 	nknown = n;
 }
@@ -204,12 +225,11 @@ loky_settings_list_own(int *n)
 {
 	struct config_generic **all = loky_compat_guc_variables(n);
 
-	if (*n != nknown)
-		find_places(all, *n);
+	find_places(all, *n);
 	nfound = 0;
 	for (int i = 0; i < nsettable; i++)
 	{
-		struct config_generic *setting = all[settable[i]];
+		struct config_generic *setting = settable[i].setting;
 
 		if (setting->source >= PGC_S_CLIENT ||
 			(setting->name[0] == 's' && setting->name[2] == 'a' &&
@@ -228,16 +248,15 @@ struct config_generic **
 loky_settings_list_custom(int *n)
 {
 	struct config_generic **all = loky_compat_guc_variables(n);
-	bool		same = *n == nknown;
 
-	/* a library that is loaded replaces its own where they are */
-	for (int i = 0; same && i < nplaceholders; i++)
-		same = all[placeholders[i].place] == placeholders[i].setting;
-	if (!same)
-		find_places(all, *n);
+	find_places(all, *n);
 	nfound = 0;
 	for (int i = 0; i < nplaceholders; i++)
-		add_found(placeholders[i].setting);
+	{
+		/* a library's may have come to lie in its memory, and in its place */
+		if ((placeholders[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
+			add_found(placeholders[i]);
+	}
 	*n = nfound;
 	return found;
 }

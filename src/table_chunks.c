@@ -73,15 +73,33 @@ is_own_temporary(Oid rel)
 	return isTempOrTempToastNamespace(get_rel_namespace(rel));
 }
 
+static void
+raise_undefined(Oid rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("relation with OID %u does not exist", rel),
+			 errhint("Give the name of a table as regclass, such as 'my_schema.my_table'.")));
+}
+
+/* Raise 42P01 where there is no such relation. */
+static void
+check_exists(Oid rel)
+{
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(rel)))
+		raise_undefined(rel);
+}
+
 /*
- * Raise 0A000 for a table of which only this session can see all: one that is
- * temporary, or has a temporary child.
+ * Raise 42P01 where there is no such relation, and 0A000 for a table of which only
+ * this session can see all: one that is temporary, or has a temporary child.
  */
 void
 loky_table_check_shared(Oid rel)
 {
 	ListCell   *lc;
 
+	check_exists(rel);
 	foreach(lc, find_all_inheritors(rel, NoLock, NULL))
 	{
 		if (is_own_temporary(lfirst_oid(lc)))
@@ -89,15 +107,18 @@ loky_table_check_shared(Oid rel)
 	}
 }
 
-/* Raise 42P01 where there is no such relation. */
-void
-loky_table_check_exists(Oid rel)
+/*
+ * The relation, locked with AccessShareLock.  Raises 42P01 where there is none,
+ * not any more when its lock was free.
+ */
+Relation
+loky_table_open(Oid rel)
 {
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(rel)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", rel),
-				 errhint("Give the name of a table as regclass, such as 'my_schema.my_table'.")));
+	Relation	opened = try_relation_open(rel, AccessShareLock);
+
+	if (opened == NULL)
+		raise_undefined(rel);
+	return opened;
 }
 
 /*
@@ -107,7 +128,7 @@ loky_table_check_exists(Oid rel)
 void
 loky_table_check_readable(Oid rel)
 {
-	loky_table_check_exists(rel);
+	check_exists(rel);
 	if (pg_class_aclcheck(rel, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
 		pg_attribute_aclcheck_all(rel, GetUserId(), ACL_SELECT,
 								  ACLMASK_ANY) != ACLCHECK_OK)
@@ -165,7 +186,7 @@ count_pages(Oid whole, bool for_workers, int *n)
 	ListCell   *lc;
 
 	loky_table_check_readable(whole);
-	rel = relation_open(whole, AccessShareLock);
+	rel = loky_table_open(whole);
 	check_kind(rel, whole, for_workers);
 	members = find_all_inheritors(whole, AccessShareLock, NULL);
 	relation_close(rel, NoLock);
