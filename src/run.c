@@ -283,13 +283,6 @@ loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 	return plan;
 }
 
-/* Is the text one statement? */
-bool
-loky_plan_is_single(const LokyPlan *plan)
-{
-	return plan->source != NULL;
-}
-
 /*
  * May the statement be run again, and together with others in a transaction,
  * without anybody being able to tell?  It reads only, and calls no volatile
