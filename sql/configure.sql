@@ -234,6 +234,7 @@ SET standard_conforming_strings = off;
 SET escape_string_warning = off;
 SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT $1 || '\'; SELECT 2 --'$$, 'x'));
 SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT '\'; SELECT $1 --'$$, 'x'));
+SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT '\'; COPY t.log TO STDOUT --'$$));
 RESET escape_string_warning;
 RESET standard_conforming_strings;
 -- both together, and in force before anything runs

@@ -299,18 +299,12 @@ loky_reduce_types(LokyReducers *reducers, int n, Oid *types)
 	return any;
 }
 
-/* Replace those of the values that there is a reducer for. */
+/* Replace those of the values that there is a reducer for.  Needs a snapshot. */
 static void
 reduce_values(LokyReducers *reducers, int n, const Oid *types,
 			  Datum *values, bool *nulls)
 {
-	bool		snapshot_set = false;
-
-	if (!ActiveSnapshotSet())
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		snapshot_set = true;
-	}
+	Assert(ActiveSnapshotSet());
 	for (int i = 0; i < n; i++)
 	{
 		LokyReducer *reducer = loky_reduce_find(reducers, types[i]);
@@ -318,8 +312,6 @@ reduce_values(LokyReducers *reducers, int n, const Oid *types,
 		if (reducer != NULL && !nulls[i])
 			values[i] = loky_reduce_value(reducer, values[i], &nulls[i]);
 	}
-	if (snapshot_set)
-		PopActiveSnapshot();
 }
 
 /* The arguments of loky_reduce_try(). */

@@ -127,8 +127,7 @@ is_installed(const char *name)
 	Size		len;
 	const char *end;
 
-	if (installed == NULL)
-		return false;
+	Assert(installed != NULL);
 	place = loky_config_part(installed, LOKY_CONFIG_SETTINGS, &len);
 	end = place + len;
 	while (place < end)
