@@ -228,6 +228,15 @@ RESET loky.executor;
 --
 SELECT loky.get_reusable_executor(1, settings => '{"work_mem": "64MB", "loky.max_depth": 3, "my.x": "y", "enable_sort": false}') > 0 AS ok;
 SELECT r FROM loky.map('SELECT current_setting($1)', ARRAY['work_mem', 'loky.max_depth', 'my.x', 'enable_sort']) r;
+-- a text that the settings of the executor make several statements of, other than the caller's
+SELECT loky.get_reusable_executor(1, settings => '{"standard_conforming_strings": "on"}') > 0 AS ok;
+SET standard_conforming_strings = off;
+SET escape_string_warning = off;
+SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT $1 || '\'; SELECT 2 --'$$, 'x'));
+SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT '\'; SELECT $1 --'$$, 'x'));
+SELECT sqlstate, message FROM loky.exception(loky.submit($$SELECT '\'; COPY t.log TO STDOUT --'$$));
+RESET escape_string_warning;
+RESET standard_conforming_strings;
 -- both together, and in force before anything runs
 SELECT loky.get_reusable_executor(1, settings => '{"my.x": "z"}', env => '{"A": "both"}') > 0 AS ok;
 SELECT r FROM loky.result(loky.submit('SELECT current_setting(''my.x'') || '' '' || loky.getenv(''A'')')) r;

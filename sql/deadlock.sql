@@ -77,6 +77,31 @@ SELECT loky.submit_task('SELECT 2', after => ARRAY[:g]) AS h \gset
 SELECT * FROM loky.result(:h);
 ROLLBACK;
 SELECT * FROM loky.result(:h);
+-- also for the first of them, and where one of those before has gone
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit_task('SELECT 0', delay => '300 ms') AS gone, loky.submit('SELECT count(*) FROM t.dl') AS f \gset
+SELECT loky.submit_task('SELECT 1', after => ARRAY[:gone, :f]) AS g \gset
+SELECT loky.result(:gone);
+SELECT loky.forget(:gone);
+SELECT loky.submit_task('SELECT 2', after => ARRAY[:g]) AS h \gset
+SAVEPOINT s;
+SELECT loky.result(:h);
+ROLLBACK TO s;
+SELECT count(*) FROM loky.wait(ARRAY[:h, :g], NULL, 'FIRST_COMPLETED');
+ROLLBACK TO s;
+SELECT count(*) FROM loky.as_completed(ARRAY[:h]);
+ROLLBACK;
+SELECT * FROM loky.result(:h);
+-- but not where one can end without it
+BEGIN;
+LOCK TABLE t.dl;
+SELECT loky.submit('SELECT count(*) FROM t.dl') AS f, loky.submit('SELECT pg_sleep(1)') AS g \gset
+SELECT loky.submit_task('SELECT 1', after => ARRAY[:f]) AS h,
+       loky.submit_task('SELECT 2', after => ARRAY[:g]) AS i \gset
+SELECT future = :i AS right_one FROM loky.wait(ARRAY[:h, :i], NULL, 'FIRST_COMPLETED') WHERE done;
+ROLLBACK;
+SELECT * FROM loky.result(:h);
 -- and one that comes after a task behind a key
 BEGIN;
 LOCK TABLE t.dl;

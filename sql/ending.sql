@@ -86,6 +86,31 @@ SELECT 1 AS still_there;
 FETCH 1 FROM a \gset
 SELECT length(:'result') > 100 AND :'result' LIKE '%1000%' AND :'result' NOT LIKE '%yy%' AS right_row;
 COMMIT;
+-- and as many as there are
+SELECT array_agg(loky.submit('SELECT $1 + g FROM generate_series(0, 1) g', i)) AS fs FROM generate_series(1, 100) i \gset
+SELECT count(*) FROM loky.wait(:'fs');
+CREATE FUNCTION t.read_all(fs bigint[], OUT firsts bigint, OUT seconds bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    cursors refcursor[];
+    c refcursor;
+    x int;
+BEGIN
+    firsts := 0;
+    seconds := 0;
+    FOR i IN 1 .. cardinality(fs) LOOP
+        c := NULL;
+        OPEN c FOR SELECT loky.result(fs[i], NULL::int);
+        FETCH c INTO x;
+        firsts := firsts + x;
+        cursors[i] := c;
+    END LOOP;
+    PERFORM loky.forget(f) FROM unnest(fs) f;
+    FOREACH c IN ARRAY cursors LOOP
+        FETCH c INTO x;
+        seconds := seconds + x;
+    END LOOP;
+END$$;
+SELECT * FROM t.read_all(:'fs');
 DROP TABLE t.ending, t.seen;
 DROP FUNCTION t.see();
 DROP OWNED BY regress_loky_ending;

@@ -33,6 +33,13 @@ SELECT * FROM t.fields($$SELECT * FROM loky.map('t.bad', ARRAY[7], NULL::int)$$)
 SELECT ord, result, ok, sqlstate, message, detail, hint, context FROM loky.try_map('t.bad', ARRAY[7], NULL::int) \gx
 -- through exception(), which does not raise it
 SELECT sqlstate, message, detail, hint, context FROM loky.exception(:f);
+-- nor the notices that came before it
+CREATE FUNCTION t.notice_and_bad() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE NOTICE 'before';
+    RETURN t.bad(2);
+END$$;
+SELECT sqlstate, message, detail, hint FROM loky.exception(loky.submit('t.notice_and_bad'));
 SELECT (SELECT sqlstate FROM loky.exception(f)) IS NULL AS none, (SELECT x IS NULL FROM loky.exception(f) x) AS nulls FROM loky.submit('SELECT 1') f;
 -- of a statement: the position is one in the task's text
 \set SHOW_CONTEXT never

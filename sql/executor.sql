@@ -29,6 +29,9 @@ SELECT loky.get_reusable_executor(2, settings => '{"enable_seqscan": "off", "wor
        loky.get_reusable_executor(2, settings => '{"work_mem": 65536, "enable_seqscan": false}') = :s AS spelling,
        loky.get_reusable_executor(2, settings => '{"Work_Mem": "65536kB", "enable_seqscan": "no"}') = :s AS units,
        loky.get_reusable_executor(2, settings => '{"work_mem": "63MB", "enable_seqscan": "off"}') <> :s AS other_value;
+SELECT loky.get_reusable_executor(2, settings => '{"seq_page_cost": 0.3, "vacuum_cost_delay": "1500us"}') AS r \gset
+SELECT loky.get_reusable_executor(2, settings => '{"vacuum_cost_delay": 1.5, "seq_page_cost": "3e-1"}') = :r AS fractions,
+       loky.get_reusable_executor(2, settings => '{"vacuum_cost_delay": 1.5, "seq_page_cost": 0.30000000000000004}') <> :r AS other_fraction;
 BEGIN;
 SET LOCAL loky.timeout = '99 s';
 SELECT loky.get_reusable_executor(2) = :a AS setting_is_the_default;
@@ -161,7 +164,7 @@ SELECT a, (SELECT state || CASE WHEN hint <> '' THEN ' hinted' ELSE '' END FROM 
 FROM unnest(ARRAY['0', '-1', '2, reuse => ''maybe''', '2, reuse => NULL', '2, context => ''fork''',
     '2, settings => ''{"nope_nope": "1"}''', '2, settings => ''{"work_mem": "many"}''', '2, settings => ''{"work_mem": "1"}''',
     '2, settings => ''{"work_mem": "100", "Work_mem": "200"}''', '2, settings => ''{"work_mem": null}''', '2, settings => ''{"work_mem": [1]}''',
-    '2, settings => ''[1]''', '2, settings => ''"x"''', '2, settings => ''{"shared_buffers": "1GB"}''', '2, kill_workers => NULL']) a;
+    '2, settings => ''{"vacuum_cost_delay": "1.5s"}''', '2, settings => ''[1]''', '2, settings => ''"x"''', '2, settings => ''{"shared_buffers": "1GB"}''', '2, kill_workers => NULL']) a;
 SELECT a, (SELECT state || CASE WHEN hint <> '' THEN ' hinted: ' ELSE ': ' END || message FROM t.error(format('SELECT loky.get_reusable_executor(2, %s)', a)))
 FROM unnest(ARRAY['job_reducers => ''{"int4": "t.nope"}''', 'job_reducers => ''{"nope": "abs"}''', 'job_reducers => ''{"int4": "sum"}''',
     'job_reducers => ''{"int4": null}''', 'job_reducers => ''{"int4": "abs", "integer": "abs"}''', 'result_reducers => ''["int4"]''',
@@ -212,6 +215,7 @@ SELECT loky.get_reusable_executor(1, timeout => '52 s') AS e \gset
 SELECT t.reset();
 SELECT loky.submit_all('t.pass', ARRAY[1, 1, 1]) AS fs \gset
 SELECT loky.shutdown(wait => false);
+SELECT state FROM loky.executors WHERE executor_id = :e;
 SELECT count(*) FILTER (WHERE NOT done) AS open FROM loky.wait(:'fs', '0');
 SELECT setval('t.gate', 1);
 SELECT state, count(*) FROM loky.wait(:'fs') GROUP BY state;

@@ -57,6 +57,15 @@ SELECT * FROM e.both('count($1)', ARRAY[1]);
 SELECT * FROM e.both('$1, $1', ARRAY[1]);
 SELECT * FROM loky.flat_map('SELECT generate_series(1, $1)', ARRAY[2, 0, 1], NULL::int);
 SELECT * FROM loky.flat_map('SELECT int4abs($1)', ARRAY[-2, NULL, 1], NULL::int);
+-- whose plan is more than that, as here for the sake of a test
+SELECT setting AS parallel_mode FROM (SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')) s, set_config(s.name, 'on', false) setting;
+SELECT e.compiled() AS before \gset
+SELECT * FROM e.both('int4abs($1) + int4abs(3)', ARRAY[1, -2, NULL]);
+SELECT e.compiled() - :before AS compiled;
+SELECT * FROM loky.run('SELECT int4abs($1) + int4abs(4)', ROW(-7));
+SELECT name AS parallel_mode FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query') \gset
+RESET :parallel_mode;
+SELECT e.compiled() - :before AS compiled;
 
 -- Functions of all kinds
 CREATE FUNCTION e.strict_sql(x int) RETURNS int LANGUAGE sql STRICT AS 'SELECT x + 1; SELECT x + 2';

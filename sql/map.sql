@@ -208,6 +208,8 @@ FETCH 2 FROM c;
 SELECT * FROM loky.result(loky.submit('SELECT ''served'''));
 SELECT * FROM loky.map('t.id', ARRAY[1, 2], NULL::int);
 SELECT last_value < 100000 AS bounded FROM t.arrived;
+-- nor does anybody wait for the end of what only they can read
+SELECT state, message, hint FROM t.error('SELECT loky.shutdown()');
 FETCH 2 FROM c;
 COMMIT;
 SELECT t.clean();
@@ -236,6 +238,17 @@ SELECT state FROM t.error($$SELECT * FROM loky.map('SELECT $2', ARRAY[1])$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], executor => 2000000000)$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], ordered => NULL)$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('COPY t.log TO STDOUT', ARRAY[1])$$);
+-- rows of no columns are no parameters, so that there may be several statements
+SELECT * FROM loky.map('SELECT 1; SELECT 2', ARRAY[ROW(), ROW()], NULL::int);
+-- rules, which make another number of statements of one
+CREATE TABLE t.ruled (i int);
+CREATE TABLE t.rule_log (i int);
+CREATE RULE two AS ON INSERT TO t.ruled DO ALSO INSERT INTO t.rule_log VALUES (NEW.i);
+CREATE RULE none AS ON DELETE TO t.ruled DO INSTEAD NOTHING;
+SELECT * FROM loky.map('INSERT INTO t.ruled VALUES ($1)', ARRAY[1, 2]);
+SELECT * FROM loky.map('DELETE FROM t.ruled WHERE i = $1', ARRAY[1, 2]);
+SELECT (SELECT sum(i) FROM t.ruled), (SELECT sum(i) FROM t.rule_log);
+DROP TABLE t.ruled, t.rule_log;
 
 -- flat_map: any number of rows for each item
 SELECT * FROM loky.flat_map('SELECT $1 * 10 + i FROM generate_series(1, $1) i', ARRAY[2, 0, 3, 1], NULL::int);

@@ -40,6 +40,23 @@ COMMIT;
 SELECT state FROM loky.wait(ARRAY[:a, :b, :c, :d]);
 SELECT t.kept();
 
+-- However many are between, some of them more than once, or gone.
+SELECT loky.get_reusable_executor(1, settings => '{"my.test": "other"}') AS other \gset
+SELECT loky.get_reusable_executor(1, settings => '{"my.test": "on_commit"}') > 0 AS ok;
+BEGIN;
+LOCK TABLE t.base;
+SELECT loky.submit_task('SELECT 1', executor => :other, delay => '300 ms') AS gone \gset
+SELECT loky.submit('SELECT count(*) FROM t.base') AS a, loky.submit_task('SELECT 1', on_commit => true) AS p \gset
+SELECT array_agg(loky.submit_task('SELECT 1', after => ARRAY[:a, :gone])) AS many FROM generate_series(1, 100) \gset
+SELECT loky.result(:gone);
+SELECT loky.forget(:gone);
+SELECT loky.submit_task('SELECT 2', after => :'many'::bigint[]) AS y,
+       loky.submit_task('SELECT 3', after => :'many'::bigint[] || :p::bigint) AS z \gset
+SELECT state FROM t.error(format('SELECT loky.wait(ARRAY[%s, %s])', :y, :z));
+SELECT done, state FROM loky.wait(ARRAY[:y], '0');
+COMMIT;
+SELECT loky.result(:y), loky.result(:z);
+
 -- An abort drops it, as if it had never been; what was to run after it fails.
 BEGIN;
 SELECT loky.submit_task('t.keep', ROW('x'), on_commit => true) AS a \gset

@@ -8,6 +8,14 @@ CREATE DOMAIN t.ab_checked AS t.ab CHECK ((VALUE).a > 0);
 CREATE TABLE t.target (id int, gone text, name text);
 ALTER TABLE t.target DROP COLUMN gone;
 CREATE TABLE t.rows (i int, v text);
+-- Rows of a table that has lost a column: as arguments, as the result, and as all of it.
+INSERT INTO t.target VALUES (1, 'one');
+SELECT r FROM t.target x, loky.run('SELECT $1 || '' '' || $2', args => x) r;
+SELECT * FROM loky.result(loky.submit('SELECT x FROM t.target x'), NULL::t.target);
+SELECT * FROM loky.result(loky.submit('SELECT x FROM t.target x'), NULL::t.ab);
+SELECT * FROM loky.result(loky.submit('SELECT x FROM t.target x'), NULL::jsonb);
+SELECT * FROM loky.result(loky.submit('SELECT x, 2 FROM t.target x'), NULL::record) AS (x t.target, y int);
+TRUNCATE t.target;
 
 -- Scalars, coerced as PL/pgSQL assigns.
 SELECT r, pg_typeof(r) FROM loky.result(loky.submit('SELECT 42')) r;

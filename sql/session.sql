@@ -25,6 +25,30 @@ SELECT t.task($$SELECT timestamptz '2024-01-01 00:00+00'$$);
 RESET timezone;
 SET my.custom = 'from the caller';
 SELECT t.show_in_task('my.custom');
+-- numbers to the last digit, and each change of one
+CREATE TABLE t.one_page (i int);
+INSERT INTO t.one_page VALUES (1);
+VACUUM t.one_page;
+SET cursor_tuple_fraction = 0.3;
+SET seq_page_cost = 12345678901234568;
+SELECT t.show_in_task('cursor_tuple_fraction'), t.task('EXPLAIN SELECT * FROM t.one_page') ~ '[.][.]12345678901234568[.]00 ' AS exact;
+SET seq_page_cost = 12345678901234570;
+SELECT t.task('EXPLAIN SELECT * FROM t.one_page') ~ '[.][.]12345678901234570[.]00 ' AS exact;
+RESET seq_page_cost;
+RESET cursor_tuple_fraction;
+SELECT t.show_in_task('seq_page_cost') = current_setting('seq_page_cost') AS as_here;
+-- however many there are
+DO $$BEGIN
+    FOR i IN 1 .. 200 LOOP
+        PERFORM set_config('many.s' || i, 'value ' || i, false);
+    END LOOP;
+END$$;
+SELECT t.task($_$SELECT count(*) FROM generate_series(1, 200) i WHERE current_setting('many.s' || i) = 'value ' || i$_$);
+DO $$BEGIN
+    FOR i IN 1 .. 200 LOOP
+        PERFORM set_config('many.s' || i, NULL, false);
+    END LOOP;
+END$$;
 BEGIN;
 SET LOCAL default_transaction_isolation = 'repeatable read';
 SELECT t.task('SHOW transaction_isolation');
@@ -119,6 +143,20 @@ SELECT t.task('CREATE TEMP TABLE kept AS SELECT 42 AS i');
 SELECT t.task('SELECT i FROM kept');
 SELECT t.task('SET my.kept = ''yes''');
 SELECT t.show_in_task('my.kept');
+-- not what was set for the transaction only
+SELECT t.task('SET my.kept = ''still''; SET LOCAL my.kept = ''not for long''; SHOW my.kept');
+SELECT t.show_in_task('my.kept');
+-- a caller's own go before them
+SELECT t.task('SET my.kept_too = ''too''');
+BEGIN;
+SET LOCAL my.kept = 'mine';
+SAVEPOINT s;
+SET LOCAL my.kept_too = 'mine too';
+SELECT t.show_in_task('my.kept'), t.show_in_task('my.kept_too');
+ROLLBACK TO s;
+SELECT t.show_in_task('my.kept'), t.show_in_task('my.kept_too');
+ROLLBACK;
+SELECT t.show_in_task('my.kept'), t.show_in_task('my.kept_too');
 SELECT t.task('PREPARE kept AS SELECT 43');
 SELECT t.task('EXECUTE kept');
 SELECT t.task('DROP TABLE kept');

@@ -236,6 +236,12 @@ SELECT * FROM loky.result(loky.submit('t.touch', 9), NULL::int);
 -- Copying to and from a client that is not there.
 SELECT state, message, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.result(loky.submit('COPY t.log FROM STDIN'))$$);
 SELECT state FROM t.error($$SELECT * FROM loky.result(loky.submit('COPY t.log TO STDOUT'))$$);
+CREATE FUNCTION t."Odd ""Name"".x"(x int) RETURNS int LANGUAGE sql AS 'SELECT x + 1';
+SELECT * FROM loky.result(loky.submit('t."Odd ""Name"".x"', 1));
+SELECT * FROM loky.result(loky.submit('"t" . "Odd ""Name"".x"(int)', 2));
+SELECT state, message FROM t.error($$SELECT loky.submit('t."Odd ""Nam"', 1)$$);
+SELECT state FROM t.error($$SELECT loky.submit('t."Odd ""Name', 1)$$);
+DROP FUNCTION t."Odd ""Name"".x";
 SELECT state FROM t.error($$SELECT * FROM loky.result(loky.submit('SELECT 1; COPY (SELECT 1) TO STDOUT'))$$);
 SELECT state FROM t.error($$SELECT * FROM loky.result(loky.submit('DO $_$BEGIN EXECUTE ''COPY t.log FROM STDIN''; END$_$'))$$);
 SELECT * FROM loky.result(loky.submit($$COPY (SELECT 1) TO PROGRAM 'cat >/dev/null'$$));

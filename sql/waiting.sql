@@ -234,6 +234,16 @@ SELECT t.anew();
 SELECT setval('t.tries', 1, false);
 SELECT loky.submit_task('t.flaky', ROW(1, '40001'), retries => 1, key => 'r') AS a \gset
 SELECT * FROM loky.result(:a);
+SELECT t.anew();
+SELECT setval('t.tries', 1, false);
+SELECT loky.submit_task('t.flaky', ROW(1, '40001'), retries => 1, key => 'r') AS a,
+       loky.submit_task('t.pass', ROW(1), key => 'r') AS b,
+       loky.submit_task('t.note', ROW('last'), key => 'r') AS c \gset
+SELECT t.until(format($$(attempts, waiting_for) = (1, 'key') FROM loky.tasks WHERE future = %s$$, :a));
+SELECT waiting_for FROM loky.tasks WHERE future IN (:a, :b, :c) ORDER BY future;
+SELECT setval('t.gate', 1);
+SELECT state FROM loky.wait(ARRAY[:a, :b, :c]);
+SELECT t.done();
 
 --
 -- discard

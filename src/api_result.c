@@ -53,9 +53,6 @@ close_reader(Datum arg)
 	ResultReader *reader = (ResultReader *) DatumGetPointer(arg);
 	LokySharedTask *task = reader->task;
 
-	if (task == NULL)
-		return;
-	reader->task = NULL;
 	if (reader->store != NULL)
 		loky_store_close(reader->store);
 	if (reader->run)

@@ -117,7 +117,7 @@ is_candidate(const LokyPlan *plan)
 {
 	CachedPlanSource *source = plan->source;
 
-	if (source == NULL || source->raw_parse_tree == NULL ||
+	if (source == NULL ||
 		list_length(source->query_list) != 1 ||
 		!is_bare(linitial_node(Query, source->query_list)))
 		return false;

@@ -326,18 +326,13 @@ typedef struct ReduceCall
 	bool	   *nulls;
 } ReduceCall;
 
-/* Replace those of the values that there is a reducer for. */
+/* Replace those of the values that there is a reducer for.  Needs a snapshot. */
 static void
 reduce_values(void *arg)
 {
 	ReduceCall *call = arg;
-	bool		snapshot_set = false;
 
-	if (!ActiveSnapshotSet())
-	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		snapshot_set = true;
-	}
+	Assert(ActiveSnapshotSet());
 	for (int i = 0; i < call->n; i++)
 	{
 		LokyReducer *reducer = loky_reduce_find(call->reducers, call->types[i]);
@@ -347,8 +342,6 @@ reduce_values(void *arg)
 												call->values[i],
 												&call->nulls[i]);
 	}
-	if (snapshot_set)
-		PopActiveSnapshot();
 }
 
 /*

@@ -342,8 +342,7 @@ called_function(Query *query)
 {
 	Node	   *expr;
 
-	if (query->commandType != CMD_SELECT || query->targetList == NIL)
-		return NULL;
+	Assert(query->commandType == CMD_SELECT);
 	expr = (Node *) linitial_node(TargetEntry, query->targetList)->expr;
 	return IsA(expr, FuncExpr) ? (FuncExpr *) expr : NULL;
 }

@@ -122,24 +122,6 @@ check_statement(Node *stmt)
 				 errhint("Use a file, a program, or a query that returns the rows.")));
 }
 
-static void
-check_aborted(Node *stmt)
-{
-	if (!IsAbortedTransactionBlockState())
-		return;
-	if (IsA(stmt, TransactionStmt))
-	{
-		TransactionStmtKind kind = ((TransactionStmt *) stmt)->kind;
-
-		if (kind == TRANS_STMT_COMMIT || kind == TRANS_STMT_PREPARE ||
-			kind == TRANS_STMT_ROLLBACK || kind == TRANS_STMT_ROLLBACK_TO)
-			return;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
-			 errmsg("current transaction is aborted, commands ignored until end of transaction block")));
-}
-
 /*
  * A parameter to which the statement gives no type is a text.  Returns whether
  * there was any.
@@ -281,13 +263,6 @@ loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 	dlist_push_head(&plans, &plan->node);
 	nplans++;
 	return plan;
-}
-
-/* Is the text one statement? */
-bool
-loky_plan_is_single(const LokyPlan *plan)
-{
-	return plan->source != NULL;
 }
 
 /*
@@ -486,14 +461,6 @@ run_single(LokyPlan *plan, const LokyValues *args, LokyDest *dest,
 	bool		logging = loky_log_is_on();
 	bool		was_logged = false;
 
-	if (source->raw_parse_tree == NULL)
-	{
-		/* nothing but white space and comments */
-		completion->has_rows = false;
-		completion->processed = 0;
-		completion->tag[0] = '\0';
-		return;
-	}
 	if (run_expression(plan, args, dest, completion))
 		return;
 	loky_run_begin_statement();
@@ -528,10 +495,9 @@ run_raw(const LokyPlan *plan, RawStmt *raw, bool last, LokyDest *dest,
 	Portal		portal;
 	bool		snapshot_set = false;
 
+	/* an error ends the task, so no statement is run after one */
+	Assert(IsTransactionState());
 	check_statement(raw->stmt);
-	check_aborted(raw->stmt);
-	if (!IsTransactionState())
-		StartTransactionCommand();
 	BeginImplicitTransactionBlock();
 	check_read_only();
 	CHECK_FOR_INTERRUPTS();
@@ -570,9 +536,11 @@ run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 {
 	List	   *raws = pg_parse_query(plan->sql);
 	ListCell   *lc;
-	bool		logging = loky_log_is_on() && raws != NIL;
+	bool		logging = loky_log_is_on();
 	bool		was_logged = logging && loky_log_begin(plan->sql, raws, NULL);
 
+	/* a text of white space and comments is no task */
+	Assert(raws != NIL);
 	foreach(lc, raws)
 	{
 		bool		last = lnext(raws, lc) == NULL;
@@ -582,12 +550,6 @@ run_several(LokyPlan *plan, LokyDest *dest, LokyCompletion *completion)
 	}
 	if (logging)
 		loky_log_end(plan->sql, NULL, was_logged);
-	if (raws == NIL)
-	{
-		completion->has_rows = false;
-		completion->processed = 0;
-		completion->tag[0] = '\0';
-	}
 }
 
 /*

@@ -28,7 +28,6 @@ typedef struct LokyCompletion
 
 extern LokyPlan *loky_plan_get(const char *sql, uint64 hash, int nargs,
 							   const Oid *types);
-extern bool loky_plan_is_single(const LokyPlan *plan);
 extern bool loky_plan_is_repeatable(LokyPlan *plan);
 extern void loky_plan_run(LokyPlan *plan, const LokyValues *args,
 						  LokyDest *dest, LokyCompletion *completion);

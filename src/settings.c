@@ -36,10 +36,9 @@
 #include "settings.h"
 #include "settings_list.h"
 
-/* worker: the environment in force, and a number that grows with each change */
+/* worker: the environment in force */
 static StringInfoData applied;
 static bool applied_known = false;
-static uint64 applied_count = 0;
 
 /* worker: the executor's own settings, which win */
 static const LokyConfig *installed = NULL;
@@ -128,8 +127,7 @@ is_installed(const char *name)
 	Size		len;
 	const char *end;
 
-	if (installed == NULL)
-		return false;
+	Assert(installed != NULL);
 	place = loky_config_part(installed, LOKY_CONFIG_SETTINGS, &len);
 	end = place + len;
 	while (place < end)
@@ -306,7 +304,6 @@ loky_settings_apply(dsa_pointer dp)
 	}
 
 	applied_known = false;
-	applied_count++;
 	StartTransactionCommand();
 	undo_all(env);
 	apply_all(env->data, env->len);
@@ -314,13 +311,6 @@ loky_settings_apply(dsa_pointer dp)
 	resetStringInfo(&applied);
 	appendBinaryStringInfo(&applied, env->data, env->len);
 	applied_known = true;
-}
-
-/* A number that grows whenever other settings come into force. */
-uint64
-loky_settings_applied(void)
-{
-	return applied_count;
 }
 
 /* A task begins, in its transaction.  Returns the nest level to end. */
@@ -439,7 +429,6 @@ loky_settings_put_back(void)
 
 	/* custom settings may still be the last submitter's: the next task sees */
 	applied_known = false;
-	applied_count++;
 }
 
 /*

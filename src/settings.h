@@ -32,14 +32,12 @@ extern bool loky_settings_may_be_taken(const struct config_generic *setting);
 extern char loky_settings_rights(const struct config_generic *setting);
 extern const char *loky_settings_text(struct config_generic *setting);
 extern dsa_pointer loky_settings_capture(void);
-extern const char *loky_settings_key(Size *len);
 extern void loky_settings_forget(void);
 
 /* the worker's side (settings.c) */
 extern bool loky_settings_are_present(const struct config_generic *setting);
 extern void loky_settings_install(const LokyConfig *config);
 extern void loky_settings_apply(dsa_pointer env);
-extern uint64 loky_settings_applied(void);
 extern int	loky_settings_begin(void);
 extern void loky_settings_note_kept(void);
 extern void loky_settings_end(int nest_level);

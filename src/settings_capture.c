@@ -248,17 +248,6 @@ loky_settings_capture(void)
 	return env;
 }
 
-/*
- * Bytes that change whenever a setting of this session does; good until the
- * next call of a function here.  The caller has just captured the settings.
- */
-const char *
-loky_settings_key(Size *len)
-{
-	*len = last_key.len;
-	return last_key.data;
-}
-
 /* Give back this session's own reference; called as the process ends. */
 void
 loky_settings_forget(void)

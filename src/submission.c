@@ -89,12 +89,11 @@ loky_submission_take_reducers(LokyExecutorRef ref)
 	return reducers;
 }
 
-/* The caller needs the reducers of this executor, or NULL, no longer. */
+/* The caller needs the reducers of this executor no longer. */
 void
 loky_submission_keep_reducers(LokyExecutorRef ref, LokyReducers *reducers)
 {
-	if (reducers == NULL)
-		return;
+	Assert(reducers != NULL);
 	if (kept_reducers != NULL)
 		loky_reduce_free(kept_reducers);
 	loky_reduce_leave_to(reducers, TopMemoryContext);

@@ -75,6 +75,16 @@ SELECT t.same(array_agg(r), array_fill(:i, ARRAY[5]))
 FROM loky.map('SELECT current_setting(''my.i'')::int', ARRAY[1,2,3,4,5], NULL::int) r;
 });
 
+# What a connection was opened with goes along, but for what a session cannot set.
+my $c = LokyTest::Session->new($node,
+	options => '-c work_mem=3MB -c random_page_cost=1.25 -c ignore_system_indexes=on');
+is($c->query('SHOW ignore_system_indexes'), 'on', 'a connection with options');
+is( $c->query(
+		q{SELECT string_agg(r, ' ') FROM loky.map('SELECT current_setting($1)',
+		  ARRAY['work_mem', 'random_page_cost', 'ignore_system_indexes']) r}),
+	'3MB 1.25 off', 'its tasks have those that any session can set');
+$c->quit;
+
 # S17: one configuration whose size changes all the time.
 run_sessions('S17: sizes that change', 20, q{
 \set n random(1, 4)

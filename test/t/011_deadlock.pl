@@ -125,6 +125,23 @@ $gate->query('SELECT pg_advisory_unlock(200)');
 is(join(' ', map { $_->answer } @many), join(' ', 1 .. 10), 'all get their results');
 $_->quit for @many, $gate;
 
+# A task that many hold up, the caller among them; one who does not may wait for it.
+$gate = LokyTest::Session->new($node);
+@many = map { LokyTest::Session->new($node) } 1 .. 25;
+$_->query('BEGIN; SELECT count(*) FROM t.log') for @many;
+my $outsider = LokyTest::Session->new($node);
+$f = $outsider->query(q{SELECT loky.submit('LOCK TABLE t.log; SELECT 1')});
+ok( poll(
+		$gate, q{SELECT count(*) FROM pg_locks WHERE relation = 't.log'::regclass
+		  AND NOT granted}, 1),
+	'many hold up a task');
+$outsider->send("SELECT loky.result($f)");
+ok(patient($outsider), 'somebody else waits for it');
+is_deadlock($many[-1], "SELECT loky.result($f)", 'one of many');
+$_->query('ROLLBACK') for @many;
+is($outsider->answer, 1, 'the task goes on without them');
+$_->quit for @many, $outsider, $gate;
+
 # The snapshot of the caller: its own statement's, its transaction's, or that of a
 # serializable one for which a deferrable one waits.
 my $index = 'CREATE INDEX CONCURRENTLY some_i ON t.log (i)';

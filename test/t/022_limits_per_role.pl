@@ -172,6 +172,19 @@ is($one_too->fails(q{SELECT loky.result(loky.submit('t.id', 1))}),
 $one_too->query('ROLLBACK');
 is($one->query("SELECT loky.result($f)"), 0, 'the task goes on');
 
+# The same where that worker runs what another one waits for.
+$one_too->query('BEGIN; LOCK TABLE t.locked');
+$f = $one->query(
+	q{SELECT loky.submit('SELECT loky.result(loky.submit(''SELECT count(*) FROM t.locked''))')});
+ok( poll(
+		$gate, q{SELECT count(*) FROM pg_locks WHERE relation = 't.locked'::regclass
+		  AND NOT granted}, 1),
+	'a nested task waits for a session');
+is($one_too->fails(q{SELECT loky.result(loky.submit('t.id', 1))}),
+	'40P01', 'which gets a deadlock as well');
+$one_too->query('ROLLBACK');
+is($one->query("SELECT loky.result($f)"), 0, 'both tasks go on');
+
 is($gate->fails('ALTER SYSTEM SET loky.max_workers_per_role = 0'),
 	'22023', 'a limit of none is refused');
 like($gate->messages, qr/^HINT:  /m, 'with a hint');

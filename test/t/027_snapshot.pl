@@ -139,6 +139,73 @@ INSERT INTO t.account VALUES (10000 * $round + 900, 0);});
 		100, "round $round: and what was deleted is gone");
 }
 
+# So it is while other transactions with subtransactions are in progress, older and
+# younger than the caller's, and one of them with more than are listed for all to see.
+# None of their rows is seen, and none is lost for having been looked at: each of them
+# commits or aborts only afterwards.
+for my $round (1 .. 4)
+{
+	my @others = map { LokyTest::Session->new($node) } 1 .. 4;
+	my %many = $round == 4 ? (2 => 100) : ();
+	my $base = 100000 * $round;
+	my $all = "SELECT count(*)::text || ' ' || sum(v) FROM t.account";
+	my $before = $s->query($all);
+
+	# the caller is the third of five to get a transaction id
+	for my $i (0, 1, 4, 2, 3)
+	{
+		my $session = $i == 4 ? $caller : $others[$i];
+		my $from = $base + 1000 * $i;
+		my $count = $many{$i} // 6;
+
+		$session->query(qq{
+BEGIN;
+INSERT INTO t.account VALUES ($from, 1);
+DELETE FROM t.account WHERE id = 900 - 5 * $round - $i;
+DO \$\$BEGIN
+	FOR i IN 1 .. $count LOOP
+		BEGIN
+			INSERT INTO t.account VALUES ($from + i, 1);
+			DELETE FROM t.account WHERE id = 800 - 25 * $round - 5 * $i - i AND i <= 5;
+			IF i % 3 = 0 THEN
+				RAISE EXCEPTION 'undone';
+			END IF;
+		EXCEPTION WHEN raise_exception THEN NULL;
+		END;
+	END LOOP;
+END\$\$;
+SAVEPOINT a;
+INSERT INTO t.account VALUES ($from + 900, 1);});
+	}
+
+	# the youngest of all ends: what is in progress is told apart by lists only
+	$s->query(qq{BEGIN; INSERT INTO t.account VALUES ($base + 9999, 1); COMMIT});
+	$before = join ' ', map { $_ + 1 } split / /, $before;
+	is($s->query($all), $before, "round $round: others see what has been committed");
+	is( $caller->query("SELECT DISTINCT r FROM loky.map(\$q\$$all WHERE \$1 > 0\$q\$, ARRAY(SELECT generate_series(1, 50)), snapshot => true) r"),
+		$before, "round $round: so do the caller's workers");
+	is( $caller->query(q{SELECT sum(r) FROM loky.map_table('SELECT count(*) FROM t.account WHERE ctid >= $1 AND ctid < $2', 't.account', NULL::bigint) r}),
+		$before =~ s/ .*//r, "round $round: in each part of the table");
+
+	# one of the others is undone, all else stays
+	$_->query('COMMIT') for $caller, @others[ 0, 1, 2 ];
+	$others[3]->query('ROLLBACK');
+	my ($n, $deleted) = (0, 0);
+	for my $i (0, 1, 2, 4)
+	{
+		my $count = $many{$i} // 6;
+
+		$n += 2 + $count - int($count / 3);
+		$deleted += 5;
+	}
+	is( $s->query("SELECT count(*) FROM t.account WHERE id BETWEEN $base AND $base + 9998"),
+		$n, "round $round: all that was inserted is there");
+	my ($rows, $sum) = split / /, $before;
+	is($s->query('SELECT count(*) FROM t.account'),
+		$rows + $n - $deleted, "round $round: and what was deleted is gone");
+	$_->quit for @others;
+}
+
 # Chunks of a table run side by side.
 $gate->query('SELECT pg_advisory_lock(3)');
 $caller->executor(2);
@@ -159,6 +226,17 @@ my @notices = $caller->messages =~ /NOTICE:  (?:\w+: )?(\[.*)/g;
 ok(@notices >= 2, 'there were notices');
 like($notices[0], qr/^\[##########\.{10}\]  50%  1\/2, 0:00:\d\d left$/, 'the first shows what was done');
 like($notices[-1], qr/^\[#{20}\] 100%  2\/2$/, 'the last shows all');
+
+# Failed items count among those that are done, and are told of.
+$gate->query('SELECT pg_advisory_lock(2)');
+$caller->send(q{SELECT count(*) FROM loky.try_map('SELECT 1 / ($1 - 1) + t.gate(2)', ARRAY[1, 2], progress => true)});
+at_gate($s, 2, 1);
+ok(poll($s, q{SELECT elapsed > '1.2 s' AND done = 1 AND failed = 1 FROM loky.progress}), 'one of two items has failed');
+$gate->query('SELECT pg_advisory_unlock(2)');
+is($caller->answer, '2', 'the map ends');
+@notices = $caller->messages =~ /NOTICE:  (?:\w+: )?(\[.*)/g;
+like($notices[0], qr/^\[##########\.{10}\]  50%  1\/2, 1 failed, 0:00:\d\d left$/, 'the first shows what failed');
+like($notices[-1], qr/^\[#{20}\] 100%  2\/2, 1 failed$/, 'and so does the last');
 
 # The log tells of what ran long, and of nothing else.
 my $log = log_end($node);

@@ -153,6 +153,39 @@ subtest 'DROP DATABASE beside work' => sub {
 	is($s->failure, '', 'the task ends, and the database is dropped');
 };
 
+# All that can be in the way, more of it than the message names.
+subtest 'DROP DATABASE beside work of all kinds' => sub {
+	make_database('d7');
+	my ($d, $m, $i) = map { LokyTest::Session->new($node, db => 'd7') } 1 .. 3;
+
+	$d->executor(6, $idle);
+	$m->executor(1, q{timeout => '3 h'});
+	$i->executor(1, qq{timeout => '2 h', initializer => '$wait'});
+	close_gate();
+	my @tasks = map { $d->query("SELECT loky.submit('$wait')") } 1 .. 6;
+	$m->send(qq{SELECT loky.map('$wait WHERE \$1 > 0', ARRAY[1, 2])});
+	my $f = $i->query(q{SELECT loky.submit('t.id', 3)});
+	ok(await_at_gate(8), 'six tasks, a map and an initializer');
+	is($s->fails('DROP DATABASE d7'), '55006', 'refused');
+	like(
+		$s->messages,
+		qr/^DETAIL:  Running: tasks (?:\d+, ){4}\d+ and 1 more; items of maps in 1 worker; the initializer of 1 worker\. Pending: 1\.$/m,
+		'the detail names all');
+	my ($named) = $s->messages =~ /tasks ([\d, ]+) and/;
+	my %is_task = map { $_ => 1 } @tasks;
+	is(scalar(grep { $is_task{$_} } split /, /, $named), 5, 'the tasks are those');
+
+	# What is another database's is not seen here.
+	is($s->fails("SELECT loky.state($f)"), '42704', 'a future of another database is unknown');
+	is($s->fails("SELECT loky.cancel($tasks[0], true)"), '42704', 'and cannot be cancelled');
+	open_gate();
+	is($m->answer, "0\n0", 'the map goes on');
+	is($i->query("SELECT loky.result($f)"), 3, 'so does the initializer');
+	is($d->outcomes('{' . join(',', @tasks) . '}'), '6 succeeded', 'and the tasks');
+	leave($_) for $d, $m, $i;
+	is($s->fails('DROP DATABASE d7'), '', 'then the database is dropped');
+};
+
 subtest 'DROP DATABASE WITH (FORCE)' => sub {
 	make_database('d3');
 	my $d = LokyTest::Session->new($node, db => 'd3');
@@ -217,6 +250,10 @@ subtest 'who may drop' => sub {
 	}
 	is( $s->query("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND state = 'idle'"),
 		1, 'and no worker has left for it');
+	is($_->fails('CREATE DATABASE d6 TEMPLATE no_such'), '3D000', 'a template that is not there')
+	  for $n, $s;
+	is($s->fails('BEGIN; CREATE DATABASE d6 TEMPLATE d5'), '25001', 'not in a transaction');
+	$s->query('ROLLBACK');
 	is($o->fails('DROP DATABASE d5'), '', 'the owner, beside a worker of a superuser');
 	leave($_) for $o, $n;
 	$s->query('DROP ROLE owner, nobody');
@@ -338,6 +375,13 @@ subtest 'DROP OWNED and REASSIGN OWNED' => sub {
 			0, 'nor its table');
 	}
 	is($s->fails('DROP ROLE r4, heir'), '', 'the roles own nothing');
+	$s->query('CREATE ROLE r5');
+	for my $command ('REASSIGN OWNED BY r5 TO CURRENT_USER', 'DROP OWNED BY r5')
+	{
+		is($s->fails("BEGIN READ ONLY; $command"), '25006', "not in a read-only transaction: $command");
+		$s->query('ROLLBACK');
+	}
+	is($s->fails('DROP ROLE r5'), '', 'nor owns this one');
 };
 
 $_->quit for $s, $gate;

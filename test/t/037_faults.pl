@@ -222,6 +222,26 @@ SKIP:
 	};
 
 	# What hangs on the task goes on: its key, what comes after it, its callbacks.
+	# The caller of a run gives it up, but its commit was first.
+	subtest 'the time of a run is up around the commit' => sub {
+		for my $point ('sealed', 'committed')
+		{
+			my $caller = LokyTest::Session->new($node);
+
+			$s->query('TRUNCATE t.log');
+			set_point($point);
+			$caller->executor(1, q{timeout => '1 h', reuse => 'false'});
+			$caller->send(q{SELECT loky.run('t.touch', ROW(7), timeout => '3 s')});
+			pid_at_point($point);
+			poll($s, q{SELECT clock_timestamp() - query_start > '3.3 s' FROM pg_stat_activity WHERE pid = }
+				  . $caller->pid);
+			set_point('');
+			is($caller->answer, 7, "$point: it returns the result");
+			is($s->query('SELECT count(*) FROM t.log'), 1, "$point: of what was committed");
+			$caller->quit;
+		}
+	};
+
 	subtest 'a worker ends after the commit of a task on which others wait' => sub {
 		$s->query('TRUNCATE t.log');
 		set_point('committed');
