@@ -151,6 +151,19 @@ is( $caller->query(
 	'10|10|LK004', 'try_map past its timeout tells it of each item');
 nothing_runs('timeout of try_map');
 
+# ... also while notices of its items come faster than they are raised.
+$s->query(
+	q{CREATE FUNCTION t.noisy(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		LOOP
+			RAISE NOTICE '%', x;
+		END LOOP;
+	  END$$});
+is( $caller->fails(
+		q{SELECT count(*) FROM loky.map('t.noisy', ARRAY[1, 2, 3], NULL::int, timeout => '100 ms')}),
+	'LK004', 'a map past its timeout, full of notices');
+nothing_runs('notices');
+
 # A cursor that is closed, and a LIMIT.  The first item passes its own gate.
 for my $query (
 	[ 'a closed cursor', 'CLOSE c; COMMIT' ],
