@@ -12,6 +12,8 @@
  *	  name error	an error
  *	  name fatal	the process ends as one that was terminated
  *
+ * Several of them are separated by commas, without spaces.
+ *
  * A point must not be where interrupts are held or a lock is.  A test sets it in the
  * configuration file, so that sessions do not take it along to their tasks.
  *
@@ -43,7 +45,7 @@ void
 loky_debug_point_define(void)
 {
 	DefineCustomStringVariable("loky.debug_point",
-							   "Names a point in the code, and what is to happen there.",
+							   "Names points in the code, and what is to happen there.",
 							   "For tests of loky itself: wait, error or fatal.",
 							   &debug_point,
 							   "",
@@ -52,22 +54,34 @@ loky_debug_point_define(void)
 							   NULL, NULL, NULL);
 }
 
-/* What is to happen at the point; NULL: nothing. */
-static const char *
-action_at(const char *name)
+/* Is this to happen at the point with this name? */
+static bool
+is_set(const char *name, const char *action)
 {
-	Size		len = strlen(name);
+	const char *place = debug_point;
+	Size		name_len = strlen(name);
+	Size		action_len = strlen(action);
 
-	if (debug_point == NULL || strncmp(debug_point, name, len) != 0 ||
-		debug_point[len] != ' ')
-		return NULL;
-	return debug_point + len + 1;
+	while (place != NULL && *place != '\0')
+	{
+		Size		len = strcspn(place, ",");
+
+		if (len == name_len + 1 + action_len &&
+			strncmp(place, name, name_len) == 0 && place[name_len] == ' ' &&
+			strncmp(place + name_len + 1, action, action_len) == 0)
+			return true;
+		place += len;
+		if (*place == ',')
+			place++;
+	}
+	return false;
 }
 
 /* Wait at the point as long as the setting has it so. */
 static void
 wait_at(const char *name)
 {
+	loky_wait_register();
 	ereport(LOG,
 			(errmsg("waiting at debug point \"%s\"", name)));
 	for (;;)
@@ -78,7 +92,7 @@ wait_at(const char *name)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			if (action_at(name) == NULL)
+			if (!is_set(name, "wait"))
 				break;
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, -1,
@@ -96,15 +110,16 @@ wait_at(const char *name)
 void
 loky_debug_point(const char *name)
 {
-	const char *action = action_at(name);
+	bool		waits = is_set(name, "wait");
+	bool		is_fatal = is_set(name, "fatal");
 
-	if (action == NULL)
+	if (!waits && !is_fatal && !is_set(name, "error"))
 		return;
 	Assert(InterruptHoldoffCount == 0 && CritSectionCount == 0);
-	if (strcmp(action, "wait") == 0)
+	if (waits)
 		wait_at(name);
 	else
-		ereport(strcmp(action, "fatal") == 0 ? FATAL : ERROR,
+		ereport(is_fatal ? FATAL : ERROR,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
 				 errmsg("stopped at debug point \"%s\"", name)));
 }

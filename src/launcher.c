@@ -42,6 +42,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "executor.h"
 #include "guc.h"
 #include "launcher.h"
@@ -304,8 +305,9 @@ reap_workers(void)
 /*
  * A launcher that was terminated has left workers whose handles are lost.
  * Those that still live leave when idle; dead ones have settled themselves.  One
- * that has not attached may never do so: its slot is settled, and the process
- * leaves should it still come.
+ * that has not attached may never do so, and from the moment that its slot is an
+ * orphan's it cannot any more: the slot is settled, and the process leaves should it
+ * still come.
  */
 static void
 adopt_workers(void)
@@ -326,8 +328,10 @@ adopt_workers(void)
 		else if (!worker->exited)
 			loky_wake(worker->procno);
 		LWLockRelease(&executor->lock);
-		if (never_came)
-			loky_sched_settle(worker);
+		if (!never_came)
+			continue;
+		loky_debug_point("adopting");
+		loky_sched_settle(worker);
 	}
 }
 

@@ -153,11 +153,15 @@ loky_map_reader_desc(LokyMapReader *reader, Size *len)
 	return loky_area_address(map->desc);
 }
 
-/* Raise the notices that have come in since the last time. */
+/*
+ * Raise the notices that have come in since the last time.  Those that come meanwhile
+ * are left: they may come faster than they are raised, and the reader has more to see
+ * to.
+ */
 static void
 raise_notices(LokySharedMap *map)
 {
-	while (pg_atomic_read_u32(&map->nnotices) > 0)
+	for (uint32 n = pg_atomic_read_u32(&map->nnotices); n > 0; n--)
 	{
 		dsa_pointer dp;
 		LokySharedNotice *notice;

@@ -249,9 +249,16 @@ loky_sched_fire(LokySharedExecutor *executor, TimestampTz now)
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	while ((timer = loky_timer_take(executor, now)) != NULL)
 	{
-		/* others may have come in its stead; should the clock go back, wait */
+		/*
+		 * The time of a task has come for good.  In a map others may have come in
+		 * its stead, whose time is another one.  Should the clock go back, neither
+		 * sets a timer that is due by this one's time, and would be taken again.
+		 */
 		if (timer->task != NULL)
+		{
+			timer->task->due = 0;
 			loky_gate_advance(executor, timer->task, &after);
+		}
 		else if (loky_map_retry_offer(executor, timer->map, now + 1))
 			after.nready += executor->max_workers;
 	}

@@ -80,7 +80,8 @@ typedef struct LokySharedWorker
 	bool		stop;			/* told to end */
 	bool		kill;			/* ... and what it runs fails with LK003 */
 	bool		waiting;		/* waits for a task of its own */
-	bool		orphan;			/* its launcher is gone: leaves when idle */
+	bool		orphan;			/* its launcher is gone: attaches no more, or
+								 * leaves when idle */
 	int			depth;			/* of what it runs, while it waits */
 	bool		exited;			/* the process has settled itself */
 	LokySharedTask *task;

@@ -141,7 +141,7 @@ struct LokySharedTask
 	LokyWaitsFor waits;
 	bool		pledged;		/* the submitter's transaction has yet to commit */
 	bool		has_key;		/* counts among those with its key that may run */
-	TimestampTz due;			/* not before */
+	TimestampTz due;			/* not before; 0: at any time, or it has come */
 	LokySharedTimer timer;		/* set while it waits for its time */
 	LokySharedEdge *edges;		/* to tasks that wait for this one */
 	LokySharedEdge *last_edge;

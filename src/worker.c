@@ -150,10 +150,12 @@ initialize_worker(Datum main_arg)
 
 	/* one that came since the fork was ignored */
 	ConfigReloadPending = true;
+	BackgroundWorkerUnblockSignals();
+	loky_debug_point("starting");
 	loky_worker_attach(main_arg);
 	before_shmem_exit(exit_worker, (Datum) 0);
 	loky_messages_redirect();
-	BackgroundWorkerUnblockSignals();
+	loky_debug_point("attached");
 
 	loky_attach();
 	config = loky_worker_connect();

@@ -56,8 +56,8 @@ note_role_change(Datum arg, int cacheid, uint32 hashvalue)
 }
 
 /*
- * Find the slot that the launcher has claimed for this process.  It may have
- * given up on us meanwhile.
+ * Find the slot that the launcher has claimed for this process.  One that came in
+ * its stead may have given up on us meanwhile.
  */
 void
 loky_worker_attach(Datum main_arg)
@@ -75,7 +75,8 @@ loky_worker_attach(Datum main_arg)
 	executor = &loky->executors[worker->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	ok = worker->generation == generation &&
-		worker->state == LOKY_WORKER_STARTING && !worker->exited;
+		worker->state == LOKY_WORKER_STARTING && !worker->orphan &&
+		!worker->exited;
 	if (ok)
 	{
 		worker->pid = MyProcPid;

@@ -151,6 +151,19 @@ is( $caller->query(
 	'10|10|LK004', 'try_map past its timeout tells it of each item');
 nothing_runs('timeout of try_map');
 
+# ... also while notices of its items come faster than they are raised.
+$s->query(
+	q{CREATE FUNCTION t.noisy(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		LOOP
+			RAISE NOTICE '%', x;
+		END LOOP;
+	  END$$});
+is( $caller->fails(
+		q{SELECT count(*) FROM loky.map('t.noisy', ARRAY[1, 2, 3], NULL::int, timeout => '100 ms')}),
+	'LK004', 'a map past its timeout, full of notices');
+nothing_runs('notices');
+
 # A cursor that is closed, and a LIMIT.  The first item passes its own gate.
 for my $query (
 	[ 'a closed cursor', 'CLOSE c; COMMIT' ],
@@ -201,14 +214,17 @@ check_idle($node, 'after the maps');
 
 # A worker that is deaf to a cancel is let go, with a line in the log.
 $s->query(
-	q{CREATE FUNCTION t.deaf(x int) RETURNS int LANGUAGE plpgsql AS $$
+	q{CREATE SEQUENCE t.cancels;
+	  CREATE FUNCTION t.deaf(x int) RETURNS int LANGUAGE plpgsql AS $$
 	  BEGIN
 		LOOP
 			BEGIN
-				PERFORM t.gate(2);
+				IF x > 0 THEN
+					PERFORM t.gate(2);
+				END IF;
 				RETURN x;
 			EXCEPTION WHEN query_canceled THEN
-				NULL;
+				PERFORM nextval('t.cancels');
 			END;
 		END LOOP;
 	  END$$});
@@ -224,6 +240,100 @@ is( $caller->query(q{SELECT count(*) FROM loky.map('t.id', ARRAY[1,2,3,4], NULL:
 	4, 'the pool goes on');
 $gate->query('SELECT pg_advisory_unlock(2)');
 check_idle($node, 'after a deaf worker');
+
+# So many cancels have come to deaf workers.
+sub deaf_cancels
+{
+	my ($n) = @_;
+
+	return poll($s, 'SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM t.cancels',
+		$n);
+}
+
+# How often the log has told of deaf workers.
+sub let_go
+{
+	my $n = () = log_since($node, $offset) =~ /did not answer/g;
+	return $n;
+}
+
+# In such a time nothing is lost: the caller is cancelled while it waits for a deaf
+# worker as it closes a cursor, and the executor can be shut down afterwards.
+sub begin_deaf
+{
+	$gate->query('SELECT pg_advisory_lock(2)');
+	$s->query('ALTER SEQUENCE t.cancels RESTART');
+	new_caller();
+	$offset = log_end($node);
+	return;
+}
+
+sub end_deaf
+{
+	my ($what) = @_;
+
+	$gate->query('SELECT pg_advisory_unlock(2)');
+	is($s->fails(q{SET statement_timeout = '20 s';
+			SELECT loky.get_reusable_executor(3, timeout => '1 h'), loky.shutdown()}),
+		'', "$what: its executor can be shut down");
+	$s->query('RESET statement_timeout');
+	check_idle($node, $what);
+	return;
+}
+my $deaf = q{CURSOR FOR SELECT loky.map('t.deaf', ARRAY[0, 1], NULL::int)};
+
+begin_deaf();
+$caller->query("BEGIN; DECLARE c $deaf; FETCH c");
+at_gate($s, 2, 1);
+$caller->send('CLOSE c');
+deaf_cancels(1);
+$s->query('SELECT pg_cancel_backend(' . $caller->pid . ')');
+like($caller->failure, qr/^(57014)?$/, 'a caller is cancelled as it closes a map');
+$caller->query('ROLLBACK');
+end_deaf('a cancel in a CLOSE');
+
+# It is let go once: not again when what is left of it is given back.
+for my $query (
+	q{SELECT count(*) FROM loky.try_map('t.deaf', ARRAY[1], NULL::int, timeout => '100 ms')},
+	q{SELECT loky.run('t.deaf', ROW(1), NULL::int, timeout => '100 ms')})
+{
+	my ($what) = $query =~ /(loky\.\w+)/;
+
+	begin_deaf();
+	$caller->send($query);
+	at_gate($s, 2, 1);
+	$caller->failure;
+	is(let_go(), 1, "$what, late: a deaf worker is waited for once");
+	end_deaf($what);
+}
+
+# Several maps are cancelled together, before the first is waited for; and a session
+# that is terminated waits for none.
+for my $end ('ROLLBACK', 'ROLLBACK TO a')
+{
+	begin_deaf();
+	$caller->query('BEGIN; SAVEPOINT a; '
+		  . join('; ', map { "DECLARE c$_ $deaf; FETCH c$_" } 1 .. 3));
+	at_gate($s, 2, 3);
+	$caller->send($end);
+	deaf_cancels(3);
+	is(let_go(), 0, "$end: all maps are cancelled before one is let go");
+	$s->query('SELECT pg_terminate_backend(' . $caller->pid . ')');
+	ok( poll($s, 'SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $caller->pid, 0),
+		"$end: its session is terminated");
+	is(let_go(), 0, "$end: and does not wait for the deaf");
+	$caller->await_end;
+	end_deaf($end);
+}
+begin_deaf();
+$caller->send(q{SELECT loky.run('t.deaf', ROW(1), NULL::int)});
+at_gate($s, 2, 1);
+$s->query('SELECT pg_terminate_backend(' . $caller->pid . ')');
+ok( poll($s, 'SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $caller->pid, 0),
+	'a session in a run is terminated');
+is(let_go(), 0, 'it does not wait for a deaf worker either');
+$caller->await_end;
+end_deaf('terminated in a run');
 
 # Cancelling tasks by their futures.
 $gate->query('SELECT pg_advisory_lock(3)');

@@ -107,6 +107,50 @@ for my $round (1 .. 3)
 }
 is($wrong, 0, 'tasks run while the launcher ends again and again');
 
+# A worker comes at the very moment at which a new launcher gives it up: it leaves, and
+# another one takes its place.
+SKIP:
+{
+	skip 'the library was built without debug points', 4
+	  if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
+
+	my $offset = log_end($node);
+	my $pid_at = sub {
+		my $line = qr/\[(\d+)\] .*waiting at debug point "$_[0]"/;
+
+		$node->wait_for_log($line, $offset);
+		return (log_since($node, $offset) =~ $line)[0];
+	};
+	my $set_points = sub {
+		$s->query("ALTER SYSTEM SET loky.debug_point = '$_[0]'");
+		$s->query('SELECT pg_reload_conf()');
+		poll($s, 'SHOW loky.debug_point', $_[0])
+		  or croak 'the configuration is not read again';
+	};
+
+	$set_points->('starting wait,adopting wait,attached wait');
+	$gate->query('SELECT pg_advisory_lock(4)');
+	$s->query(q{SELECT loky.get_reusable_executor(1, timeout => '2 h', reuse => 'false')});
+	my $future = $s->query(q{SELECT loky.submit('t.gate', 4, 9)});
+	my $worker = $pid_at->('starting');
+	end_launcher();
+	is($pid_at->('adopting'), launcher_pid($node), 'a launcher gives a worker up');
+	$set_points->('adopting wait,attached wait');
+	for (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
+	{
+		last if !kill(0, $worker) || log_since($node, $offset) =~ /point "attached"/;
+		usleep(20_000);
+	}
+	unlike(log_since($node, $offset),
+		qr/point "attached"/, 'the worker that comes late leaves');
+	$set_points->('attached wait');
+	isnt($pid_at->('attached'), $worker, 'another one takes its place');
+	$set_points->('');
+	at_gate($s, 4, 1);
+	$gate->query('SELECT pg_advisory_unlock(4)');
+	is($s->query("SELECT loky.result($future)"), 9, 'and runs the task');
+}
+
 # What is there is put away: no worker but those of the last call stays.
 $s->query("SELECT loky.get_reusable_executor($total, timeout => '1 h')");
 $gate->query('SELECT pg_advisory_lock(3)');
