@@ -11,9 +11,11 @@
  *					interrupted; a line in the log tells of it
  *	  name error	an error
  *	  name fatal	the process ends as one that was terminated
+ *	  name cancel	a request to cancel the query comes in
  *
- * A point must not be where interrupts are held or a lock is.  A test sets it in the
- * configuration file, so that sessions do not take it along to their tasks.
+ * A process must not wait at a point where it holds a lock; where interrupts are held
+ * it cannot be interrupted as it waits, and an error is out of place.  A test sets the
+ * point in the configuration file, so that sessions do not take it along to their tasks.
  *
  * Nothing of this exists unless LOKY_DEBUG is defined.
  *
@@ -44,7 +46,7 @@ loky_debug_point_define(void)
 {
 	DefineCustomStringVariable("loky.debug_point",
 							   "Names a point in the code, and what is to happen there.",
-							   "For tests of loky itself: wait, error or fatal.",
+							   "For tests of loky itself: wait, error, fatal or cancel.",
 							   &debug_point,
 							   "",
 							   PGC_SUSET,
@@ -89,9 +91,17 @@ wait_at(const char *name)
 	SetLatch(MyLatch);
 }
 
+/* As if a signal came now; served where interrupts are the next time. */
+static void
+cancel_query(void)
+{
+	QueryCancelPending = true;
+	InterruptPending = true;
+}
+
 /*
  * The process is at the point with this name.  Raises an error where the setting has
- * it so.  Interrupts are not held, and no lock is.
+ * it so.
  */
 void
 loky_debug_point(const char *name)
@@ -100,9 +110,11 @@ loky_debug_point(const char *name)
 
 	if (action == NULL)
 		return;
-	Assert(InterruptHoldoffCount == 0 && CritSectionCount == 0);
+	Assert(CritSectionCount == 0);
 	if (strcmp(action, "wait") == 0)
 		wait_at(name);
+	else if (strcmp(action, "cancel") == 0)
+		cancel_query();
 	else
 		ereport(strcmp(action, "fatal") == 0 ? FATAL : ERROR,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),

@@ -80,7 +80,6 @@ extern void loky_end_task(LokySharedExecutor *executor,
 
 /* ... and is not */
 extern void loky_end_conclude(LokyAftermath *after);
-extern void loky_end_forget(uint64 id);
 
 /* gate.c; the executor's lock is held */
 extern void loky_gate_enter(LokySharedExecutor *executor, LokySharedTask *task,

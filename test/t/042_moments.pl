@@ -1,0 +1,109 @@
+
+# Two processes that meet at one moment in the life of a task, and requests to cancel
+# that come at one.  Nothing is freed twice or left, and nobody's tasks are another's.
+
+use strict;
+use warnings;
+
+use LokyTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = loky_node(
+	conf => "loky.max_tasks = 64\nloky.shared_memory = '8MB'\n");
+my $s = LokyTest::Session->new($node);
+my $gate = LokyTest::Session->new($node);
+my $offset;
+
+plan skip_all => 'the library was built without debug points'
+  if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
+
+$s->query(
+	q{CREATE FUNCTION t.fail(x int) RETURNS int LANGUAGE plpgsql AS
+	  'BEGIN RAISE EXCEPTION ''no''; END'});
+
+# Processes wait at this point from now on, or at none.
+sub set_point
+{
+	my ($name) = @_;
+	my $value = $name eq '' ? '' : "$name wait";
+
+	$offset = log_end($node);
+	$s->query("ALTER SYSTEM SET loky.debug_point = '$value'");
+	$s->query('SELECT pg_reload_conf()');
+	poll($s, 'SHOW loky.debug_point', $value)
+	  or die 'the configuration is not read again';
+	return;
+}
+
+sub await_point
+{
+	my ($name) = @_;
+
+	$node->wait_for_log(qr/waiting at debug point "\Q$name\E"/, $offset);
+	return;
+}
+
+# Each place for a future can be had, and is free again.
+sub check_places
+{
+	my ($what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$s->query('SELECT count(loky.forget(future)) FROM loky.tasks');
+	is( $s->query(
+			q{SELECT count(*) FROM loky.wait(loky.submit_all('t.id',
+			  ARRAY(SELECT generate_series(1, 64)))) WHERE state = 'succeeded'}),
+		64, "$what: all places can be had");
+	$s->query('SELECT count(loky.forget(future)) FROM loky.tasks');
+	return;
+}
+
+# Tasks that fail with their executor's initializer, and that nobody is to keep, are
+# forgotten before they are discarded; others get their places.
+my $other = LokyTest::Session->new($node);
+$other->executor(1);
+set_point('discarding');
+$gate->query('SELECT pg_advisory_lock(1)');
+$s->query(
+	q{SELECT loky.get_reusable_executor(1, initializer => 'SELECT 1 / t.gate(1)')});
+my @futures = map {
+	$s->query(q{SELECT loky.submit_task('SELECT 1', discard => true)})
+} 1 .. 3;
+at_gate($s, 1, 1);
+$gate->query('SELECT pg_advisory_unlock(1)');
+await_point('discarding');
+is($other->query("SELECT loky.forget($_)"), 't', 'a failed task is forgotten')
+  for @futures;
+$other->query(
+	q{DO $$
+	  DECLARE
+		f bigint;
+	  BEGIN
+		FOR i IN 1 .. 60 LOOP
+			f := loky.submit_task('SELECT 1', delay => '1 day');
+			PERFORM loky.cancel(f), loky.forget(f);
+		END LOOP;
+	  END$$});
+my $others = $other->query(
+	q{SELECT array_agg(loky.submit_task('SELECT 1', delay => '1 day'))
+	  FROM generate_series(1, 10)});
+set_point('');
+$node->wait_for_log(qr/loky task $futures[$_] failed: the executor's initializer failed/,
+	$offset)
+  for 0 .. 2;
+pass('the log tells of each of them');
+is( $other->query(
+		"SELECT state, count(*) FROM loky.tasks WHERE future = ANY ('$others') GROUP BY 1"),
+	'pending|10', 'those of others wait as before');
+is($other->query("SELECT count(*) FROM unnest('$others'::bigint[]) f WHERE loky.cancel(f)"),
+	10, 'and can be cancelled');
+$s->executor(2);
+check_places('discarded tasks');
+
+$_->quit for $s, $other, $gate;
+check_rest($node);
+$node->stop;
+
+done_testing();
