@@ -13,8 +13,8 @@
  *
  * Failure
  * -------
- * Nobody sees to what follows but the process that ended the task, and interrupts
- * are held or cannot come where it does so.
+ * Nobody sees to what follows but the process that ended the task, so interrupts are
+ * held meanwhile: even a line in the log would serve them.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "after.h"
@@ -130,6 +131,7 @@ loky_end_conclude(LokyAftermath *after)
 {
 	LokySharedTask *task;
 
+	HOLD_INTERRUPTS();
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
 	if (after->met.first != NULL || after->unmet.first != NULL)
@@ -143,4 +145,5 @@ loky_end_conclude(LokyAftermath *after)
 	}
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
+	RESUME_INTERRUPTS();
 }

@@ -50,7 +50,8 @@ typedef enum LokyNext
 } LokyNext;
 
 extern bool loky_sched_submit(LokySharedExecutor *executor, int id,
-							  LokySharedTask **tasks, int ntasks);
+							  LokySharedTask **tasks, int ntasks,
+							  LokyAftermath *after);
 extern bool loky_sched_submit_map(LokySharedExecutor *executor, int id,
 								  LokySharedMap *map);
 extern void loky_sched_look_again(LokySharedExecutor *executor);

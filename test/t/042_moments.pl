@@ -102,6 +102,22 @@ is($other->query("SELECT count(*) FROM unnest('$others'::bigint[]) f WHERE loky.
 $s->executor(2);
 check_places('discarded tasks');
 
+# A task that fails as it is submitted, and that nobody is to keep; the submitter is
+# cancelled as it discards it.
+$s->query(q{SELECT loky.get_reusable_executor(1, job_reducers => '{"int": "t.fail"}')});
+for my $more ('', ', on_commit => true', ", key => 'k'")
+{
+	my $submit =
+	  "SELECT loky.submit_task('t.id', ROW(1), discard => true$more) IS NULL";
+
+	$s->query("SET loky.debug_point = 'discarding cancel'");
+	is($s->fails($submit), '57014', "a submitter is cancelled$more");
+	$s->query('RESET loky.debug_point');
+	is($s->query('SELECT count(*) FROM loky.tasks'), 0, 'its task is gone');
+}
+$s->executor(2);
+check_places('submitters that were cancelled');
+
 $_->quit for $s, $other, $gate;
 check_rest($node);
 $node->stop;
