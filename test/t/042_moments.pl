@@ -118,6 +118,46 @@ for my $more ('', ', on_commit => true', ", key => 'k'")
 $s->executor(2);
 check_places('submitters that were cancelled');
 
+# Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
+# its last reader, and who ends a run or a map.
+my $large = q{'SELECT repeat(''x'', 20000000 + $1)'};
+my $memory = $s->query('SELECT loky._memory_used()');
+my $f;
+
+sub check_cancelled
+{
+	my ($what, $query, $error) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$s->query("SET loky.debug_point = 'deleting cancel'");
+	is($s->fails($query), $error // '57014', "$what is cancelled as it deletes a file");
+	$s->query('RESET loky.debug_point; ROLLBACK');
+	is(scalar(grep { -f $_ } temp_files($node)), 0, "$what: the file is gone");
+	check_places($what);
+	cmp_ok($s->query('SELECT loky._memory_used()'), '<=', $memory + 1024, "$what: so is memory");
+	return;
+}
+
+sub large_result
+{
+	$f = $s->query("SELECT loky.submit($large, 1)");
+	is($s->query("SELECT state FROM loky.wait(ARRAY[$f])"), 'succeeded', 'a large result');
+	is(scalar(grep { -f $_ } temp_files($node)), 1, 'lies in a file');
+	return;
+}
+
+large_result();
+check_cancelled('forget', "SELECT loky.forget($f) IS NULL");
+large_result();
+$s->query("BEGIN; DECLARE c CURSOR FOR SELECT length(loky.result($f, NULL::text))");
+$s->query('FETCH 1 FROM c');
+is($other->query("SELECT loky.forget($f)"), 't', 'a result is forgotten as it is read');
+# nothing serves interrupts before the command is done
+check_cancelled('a reader', 'CLOSE c', '');
+check_cancelled('a run', "SELECT length(loky.run($large, ROW(1), NULL::text)) UNION ALL SELECT 1");
+check_cancelled('a map',
+	"SELECT length(loky.map($large, ARRAY[1, 2], NULL::text)) UNION ALL SELECT 1");
+
 $_->quit for $s, $other, $gate;
 check_rest($node);
 $node->stop;
