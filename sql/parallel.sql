@@ -98,5 +98,37 @@ SELECT t.until($$workers = 1 FROM loky.executors WHERE executor_id = current_set
 SELECT last_value AS started FROM t.arrived;
 SELECT setval('t.gate', 2);
 SELECT state, count(*) FROM loky.wait(:'fs') GROUP BY state;
+
+-- In a worker of a parallel plan, where a function has been declared to be safe in one,
+-- nothing is begun or cancelled: its transaction ends before the caller's, and so does
+-- its session.  What is there can be looked at.
+CREATE FUNCTION t.safe(command text) RETURNS text LANGUAGE plpgsql PARALLEL SAFE
+AS $$DECLARE r text; BEGIN EXECUTE command INTO r; RETURN r; END$$;
+CREATE TABLE t.some AS SELECT i FROM generate_series(1, 1000) i;
+ALTER TABLE t.some SET (parallel_workers = 2);
+ANALYZE t.some;
+SELECT loky.submit('t.id', 1) AS f, loky.submit_task('t.id', ROW(1), delay => '1 day') AS later \gset
+SELECT * FROM loky.result(:f);
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET parallel_leader_participation = off;
+SELECT command, state, message, hint <> '' AS hinted
+FROM unnest(ARRAY['loky.submit(''SELECT 1'')', 'loky.submit_task(''SELECT 1'', on_commit => true)',
+    'loky.submit_all(''SELECT $1'', ARRAY[1])', 'loky.add_done_callback(' || :f || ', ''t.id'')',
+    'loky.run(''SELECT 1'')', 'loky.map(''t.id'', ARRAY[1])', 'loky.cancel(' || :later || ')',
+    'loky.get_reusable_executor(1)', 'loky.shutdown()']) WITH ORDINALITY u (call, n),
+    regexp_replace(call, '[(].*', '') command,
+    t.error(format('SELECT count(t.safe(%L)) FROM t.some', 'SELECT ' || call))
+ORDER BY n;
+SELECT t.safe('SELECT loky.state(' || :f || ')') AS state, count(*) FROM t.some GROUP BY 1;
+SELECT t.safe('SELECT count(*) FROM loky.tasks WHERE future = ' || :f) AS tasks, count(*) FROM t.some GROUP BY 1;
+SELECT loky.state(:later), loky.cancel(:later);
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+RESET parallel_leader_participation;
+DROP TABLE t.some;
+DROP FUNCTION t.safe(text);
 RESET loky.executor;
 SELECT t.clean();

@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
 #include "catalog/pg_authid.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -47,7 +48,10 @@
 /* this process is marked as one that waits */
 static bool in_wait = false;
 
-/* Raise an error where work must not be started: other people's expressions. */
+/*
+ * Raise an error where work must not be started: in other people's expressions, and in
+ * workers of parallel plans, whose transactions tell of no commit to come.
+ */
 void
 loky_client_check_context(void)
 {
@@ -56,6 +60,11 @@ loky_client_check_context(void)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot use loky within a security-restricted operation"),
 				 errhint("Index expressions, materialized views and the like cannot submit tasks.")));
+	if (IsParallelWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot use loky in a worker of a parallel plan"),
+				 errhint("Declare the functions that call it PARALLEL UNSAFE.")));
 }
 
 /* Does the present role have the rights of this one? */

@@ -8,11 +8,13 @@
  * follows is gathered in a LokyAftermath and done once the lock is released: those
  * that wait for the task are woken, tasks that were to run after it go on or fail,
  * and one that nobody will ask for is freed, its failure told in the server's log.
+ * Until then a pin keeps that, as it is a finished task as any other, which whoever
+ * knows its id, or needs its place, may free at any moment.
  *
  * Failure
  * -------
- * Nobody sees to what follows but the process that ended the task, and interrupts
- * are held or cannot come where it does so.
+ * Nobody sees to what follows but the process that ended the task, so interrupts are
+ * held meanwhile: even a line in the log would serve them.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -23,9 +25,11 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 
 #include "after.h"
+#include "debug_point.h"
 #include "errdata.h"
 #include "sched.h"
 
@@ -80,20 +84,13 @@ loky_end_task(LokySharedExecutor *executor, LokySharedTask *task,
 				   &after->unmet);
 	if (task->discard)
 	{
+		/* others may free it before we do: the pin keeps it, this its id */
+		task->pins++;
+		task->lane.turn = pg_atomic_read_u64(&task->id);
 		task->next = after->discarded;
 		after->discarded = task;
 	}
 	loky_task_set_state(task, state);
-}
-
-/* Free the future with this id, if it is still there.  No lock is held. */
-void
-loky_end_forget(uint64 id)
-{
-	LokySharedTask *task = loky_task_lookup(id);
-
-	if (task != NULL)
-		loky_task_free(task);
 }
 
 /* Nobody will ask for this failed task: the server's log tells of it. */
@@ -105,13 +102,24 @@ log_discarded(LokySharedTask *task)
 	ereport(LOG,
 			(errcode(task->sqlstate),
 			 errmsg("loky task " UINT64_FORMAT " failed: %s",
-					pg_atomic_read_u64(&task->id),
+					task->lane.turn,
 					edata != NULL ? edata->message :
 					unpack_sql_state(task->sqlstate)),
 			 edata != NULL && edata->detail != NULL ?
 			 errdetail_internal("%s", edata->detail) : 0,
 			 edata != NULL && edata->context != NULL ?
 			 errcontext_msg("%s", edata->context) : 0));
+}
+
+/* Log the failure of a task that nobody will ask for, and free it. */
+static void
+discard(LokySharedTask *task)
+{
+	if (pg_atomic_read_u32(&task->state) == LOKY_TASK_FAILED)
+		log_discarded(task);
+	LWLockAcquire(&loky_task_executor(task)->lock, LW_EXCLUSIVE);
+	task->pins--;
+	loky_task_free(task);
 }
 
 /*
@@ -123,17 +131,19 @@ loky_end_conclude(LokyAftermath *after)
 {
 	LokySharedTask *task;
 
+	HOLD_INTERRUPTS();
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
 	if (after->met.first != NULL || after->unmet.first != NULL)
 		loky_after_follow(after);
+	if (after->discarded != NULL)
+		loky_debug_point("discarding");
 	while ((task = after->discarded) != NULL)
 	{
 		after->discarded = task->next;
-		if (pg_atomic_read_u32(&task->state) == LOKY_TASK_FAILED)
-			log_discarded(task);
-		loky_end_forget(pg_atomic_read_u64(&task->id));
+		discard(task);
 	}
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
+	RESUME_INTERRUPTS();
 }

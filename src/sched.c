@@ -135,15 +135,15 @@ rouse_for_work(LokySharedExecutor *executor, int wanted, WakeList *list)
 
 /*
  * Queue tasks that were claimed for the executor with this id; one that has an
- * error already has failed.  False, and nothing done, where the executor is not
- * open any more.
+ * error already has failed.  What is left to do then is added to *after, for
+ * loky_end_conclude once the caller has noted that they are queued.  False, and
+ * nothing done, where the executor is not open any more.
  */
 bool
 loky_sched_submit(LokySharedExecutor *executor, int id,
-				  LokySharedTask **tasks, int ntasks)
+				  LokySharedTask **tasks, int ntasks, LokyAftermath *after)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	LokyAftermath after = LOKY_NO_AFTERMATH;
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (executor->id != id || executor->state != LOKY_EXECUTOR_OPEN)
@@ -160,18 +160,17 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 		loky_task_publish(task);
 		if (task->sqlstate != 0)
 			loky_end_task(executor, task, LOKY_TASK_FAILED,
-								task->sqlstate, &after);
+								task->sqlstate, after);
 		else if (task->gated)
-			loky_gate_enter(executor, task, &after);
+			loky_gate_enter(executor, task, after);
 		else
 		{
 			loky_queue_push(executor, task);
-			after.nready++;
+			after->nready++;
 		}
 	}
 	executor->last_used = now;
-	loky_sched_unlock(executor, &after);
-	loky_end_conclude(&after);
+	loky_sched_unlock(executor, after);
 	return true;
 }
 

@@ -50,7 +50,8 @@ typedef enum LokyNext
 } LokyNext;
 
 extern bool loky_sched_submit(LokySharedExecutor *executor, int id,
-							  LokySharedTask **tasks, int ntasks);
+							  LokySharedTask **tasks, int ntasks,
+							  LokyAftermath *after);
 extern bool loky_sched_submit_map(LokySharedExecutor *executor, int id,
 								  LokySharedMap *map);
 extern void loky_sched_look_again(LokySharedExecutor *executor);
@@ -80,7 +81,6 @@ extern void loky_end_task(LokySharedExecutor *executor,
 
 /* ... and is not */
 extern void loky_end_conclude(LokyAftermath *after);
-extern void loky_end_forget(uint64 id);
 
 /* gate.c; the executor's lock is held */
 extern void loky_gate_enter(LokySharedExecutor *executor, LokySharedTask *task,

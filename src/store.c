@@ -42,6 +42,7 @@
 #include "utils/resowner.h"
 
 #include "area.h"
+#include "debug_point.h"
 #include "guc.h"
 #include "store.h"
 
@@ -126,6 +127,20 @@ check_file_size(uint64 size)
 				 errhint("Raise temp_file_limit, or loky.shared_memory.")));
 }
 
+/*
+ * Delete the file of a blob or store that does not name it any more.  Interrupts are
+ * held: the server serves them as it looks through a directory, and whoever frees what
+ * had the file has more to give back.
+ */
+static void
+delete_file(FileSet *fileset)
+{
+	HOLD_INTERRUPTS();
+	loky_debug_point("deleting");
+	FileSetDeleteAll(fileset);
+	RESUME_INTERRUPTS();
+}
+
 /* An empty blob. */
 void
 loky_blob_init(LokySharedBlob *blob)
@@ -195,11 +210,13 @@ loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len)
 void
 loky_blob_free(LokySharedBlob *blob)
 {
+	bool		has_file = blob->has_file;
+
 	if (DsaPointerIsValid(blob->memory))
 		loky_area_free(blob->memory);
-	if (blob->has_file)
-		FileSetDeleteAll(&blob->fileset);
 	loky_blob_init(blob);
+	if (has_file)
+		delete_file(&blob->fileset);
 }
 
 /* An empty store with inline_size bytes of room behind its head. */
@@ -219,6 +236,7 @@ void
 loky_store_free(LokySharedStore *store)
 {
 	dsa_pointer dp = store->segments;
+	bool		has_file = store->has_file;
 
 	while (DsaPointerIsValid(dp))
 	{
@@ -228,9 +246,9 @@ loky_store_free(LokySharedStore *store)
 		loky_area_free(dp);
 		dp = next;
 	}
-	if (store->has_file)
-		FileSetDeleteAll(&store->fileset);
 	loky_store_init(store, store->inline_size);
+	if (has_file)
+		delete_file(&store->fileset);
 }
 
 /*

@@ -250,17 +250,36 @@ loky_submission_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 /*
  * Queue the tasks that were prepared, all at once.  An executor that has been
  * shut down meanwhile is replaced by an equal one.
+ *
+ * Interrupts are held on return.  The caller resumes them when all that must be done
+ * for the tasks is: they are not ours to release any more, and may have ended.
  */
-void
-loky_submission_queue(LokySharedTask **tasks, int ntasks, LokyExecutorRef ref)
+static void
+publish(LokySharedTask **tasks, int ntasks, LokyExecutorRef ref,
+		LokyAftermath *aftermath)
 {
-	while (!loky_sched_submit(ref.executor, ref.id, tasks, ntasks))
+	for (;;)
 	{
+		HOLD_INTERRUPTS();
+		if (loky_sched_submit(ref.executor, ref.id, tasks, ntasks, aftermath))
+			break;
+		RESUME_INTERRUPTS();
 		ref = loky_executor_resolve(ref.id);
 		for (int i = 0; i < ntasks; i++)
 			tasks[i]->executor = ref.executor->slot;
 	}
 	loky_held_queued();
+}
+
+/* Queue the tasks that were prepared, all at once; see publish. */
+void
+loky_submission_queue(LokySharedTask **tasks, int ntasks, LokyExecutorRef ref)
+{
+	LokyAftermath aftermath = LOKY_NO_AFTERMATH;
+
+	publish(tasks, ntasks, ref, &aftermath);
+	loky_end_conclude(&aftermath);
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -272,12 +291,15 @@ loky_submission_submit(const LokySubmission *submission, LokyExecutorRef ref)
 	LokySharedTask *task = loky_submission_prepare(submission, ref);
 	uint64		id = loky_task_reserved_id(task);
 	LokySharedAfter *after = task->after;
+	LokyAftermath aftermath = LOKY_NO_AFTERMATH;
 
 	/* once it is queued it may end, and be freed, at any moment */
-	loky_submission_queue(&task, 1, ref);
+	publish(&task, 1, ref, &aftermath);
 	if (submission->on_commit)
 		loky_pledge_add(id);
 	if (after != NULL)
 		loky_after_arm(after);
+	loky_end_conclude(&aftermath);
+	RESUME_INTERRUPTS();
 	return (int64) id;
 }

@@ -29,9 +29,9 @@
  * Failure
  * -------
  * A claimed task that is not yet published belongs to its claimer, which
- * releases it when it fails (held.c).  Readers pin a finished task, the caller
- * of loky.run its task from the start; whoever frees it meanwhile leaves the freeing
- * to the last pin.
+ * releases it when it fails (held.c).  Readers pin a finished task, who ended it one
+ * that is to be discarded, the caller of loky.run its task from the start; whoever
+ * frees it meanwhile leaves the freeing to the last pin.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -363,6 +363,7 @@ loky_task_free(LokySharedTask *task)
 	bool		last;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
+	Assert(LokyTaskStateIsFinal(pg_atomic_read_u32(&task->state)));
 	if (!task->forgotten)
 	{
 		dlist_delete(&task->node);

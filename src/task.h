@@ -129,7 +129,7 @@ struct LokySharedTask
 
 	/* Under the executor's lock. */
 	int			waiter;			/* process number, or one of the above */
-	int			pins;			/* readers of the result, and a run's caller */
+	int			pins;			/* readers, a run's caller, who discards it */
 	bool		forgotten;		/* freed with the last pin */
 	bool		discard;		/* freed when it ends; set at the latest then */
 	int			worker;			/* pid that runs or ran it, 0: none yet */

@@ -1,0 +1,165 @@
+
+# Two processes that meet at one moment in the life of a task, and requests to cancel
+# that come at one.  Nothing is freed twice or left, and nobody's tasks are another's.
+
+use strict;
+use warnings;
+
+use LokyTest;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = loky_node(
+	conf => "loky.max_tasks = 64\nloky.shared_memory = '8MB'\n");
+my $s = LokyTest::Session->new($node);
+my $gate = LokyTest::Session->new($node);
+my $offset;
+
+plan skip_all => 'the library was built without debug points'
+  if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
+
+$s->query(
+	q{CREATE FUNCTION t.fail(x int) RETURNS int LANGUAGE plpgsql AS
+	  'BEGIN RAISE EXCEPTION ''no''; END'});
+
+# Processes wait at this point from now on, or at none.
+sub set_point
+{
+	my ($name) = @_;
+	my $value = $name eq '' ? '' : "$name wait";
+
+	$offset = log_end($node);
+	$s->query("ALTER SYSTEM SET loky.debug_point = '$value'");
+	$s->query('SELECT pg_reload_conf()');
+	poll($s, 'SHOW loky.debug_point', $value)
+	  or die 'the configuration is not read again';
+	return;
+}
+
+sub await_point
+{
+	my ($name) = @_;
+
+	$node->wait_for_log(qr/waiting at debug point "\Q$name\E"/, $offset);
+	return;
+}
+
+# Each place for a future can be had, and is free again.
+sub check_places
+{
+	my ($what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$s->query('SELECT count(loky.forget(future)) FROM loky.tasks');
+	is( $s->query(
+			q{SELECT count(*) FROM loky.wait(loky.submit_all('t.id',
+			  ARRAY(SELECT generate_series(1, 64)))) WHERE state = 'succeeded'}),
+		64, "$what: all places can be had");
+	$s->query('SELECT count(loky.forget(future)) FROM loky.tasks');
+	return;
+}
+
+# Tasks that fail with their executor's initializer, and that nobody is to keep, are
+# forgotten before they are discarded; others get their places.
+my $other = LokyTest::Session->new($node);
+$other->executor(1);
+set_point('discarding');
+$gate->query('SELECT pg_advisory_lock(1)');
+$s->query(
+	q{SELECT loky.get_reusable_executor(1, initializer => 'SELECT 1 / t.gate(1)')});
+my @futures = map {
+	$s->query(q{SELECT loky.submit_task('SELECT 1', discard => true)})
+} 1 .. 3;
+at_gate($s, 1, 1);
+$gate->query('SELECT pg_advisory_unlock(1)');
+await_point('discarding');
+is($other->query("SELECT loky.forget($_)"), 't', 'a failed task is forgotten')
+  for @futures;
+$other->query(
+	q{DO $$
+	  DECLARE
+		f bigint;
+	  BEGIN
+		FOR i IN 1 .. 60 LOOP
+			f := loky.submit_task('SELECT 1', delay => '1 day');
+			PERFORM loky.cancel(f), loky.forget(f);
+		END LOOP;
+	  END$$});
+my $others = $other->query(
+	q{SELECT array_agg(loky.submit_task('SELECT 1', delay => '1 day'))
+	  FROM generate_series(1, 10)});
+set_point('');
+$node->wait_for_log(qr/loky task $futures[$_] failed: the executor's initializer failed/,
+	$offset)
+  for 0 .. 2;
+pass('the log tells of each of them');
+is( $other->query(
+		"SELECT state, count(*) FROM loky.tasks WHERE future = ANY ('$others') GROUP BY 1"),
+	'pending|10', 'those of others wait as before');
+is($other->query("SELECT count(*) FROM unnest('$others'::bigint[]) f WHERE loky.cancel(f)"),
+	10, 'and can be cancelled');
+$s->executor(2);
+check_places('discarded tasks');
+
+# A task that fails as it is submitted, and that nobody is to keep; the submitter is
+# cancelled as it discards it.
+$s->query(q{SELECT loky.get_reusable_executor(1, job_reducers => '{"int": "t.fail"}')});
+for my $more ('', ', on_commit => true', ", key => 'k'")
+{
+	my $submit =
+	  "SELECT loky.submit_task('t.id', ROW(1), discard => true$more) IS NULL";
+
+	$s->query("SET loky.debug_point = 'discarding cancel'");
+	is($s->fails($submit), '57014', "a submitter is cancelled$more");
+	$s->query('RESET loky.debug_point');
+	is($s->query('SELECT count(*) FROM loky.tasks'), 0, 'its task is gone');
+}
+$s->executor(2);
+check_places('submitters that were cancelled');
+
+# Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
+# its last reader, and who ends a run or a map.
+my $large = q{'SELECT repeat(''x'', 20000000 + $1)'};
+my $memory = $s->query('SELECT loky._memory_used()');
+my $f;
+
+sub check_cancelled
+{
+	my ($what, $query, $error) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	$s->query("SET loky.debug_point = 'deleting cancel'");
+	is($s->fails($query), $error // '57014', "$what is cancelled as it deletes a file");
+	$s->query('RESET loky.debug_point; ROLLBACK');
+	is(scalar(grep { -f $_ } temp_files($node)), 0, "$what: the file is gone");
+	check_places($what);
+	cmp_ok($s->query('SELECT loky._memory_used()'), '<=', $memory + 1024, "$what: so is memory");
+	return;
+}
+
+sub large_result
+{
+	$f = $s->query("SELECT loky.submit($large, 1)");
+	is($s->query("SELECT state FROM loky.wait(ARRAY[$f])"), 'succeeded', 'a large result');
+	is(scalar(grep { -f $_ } temp_files($node)), 1, 'lies in a file');
+	return;
+}
+
+large_result();
+check_cancelled('forget', "SELECT loky.forget($f) IS NULL");
+large_result();
+$s->query("BEGIN; DECLARE c CURSOR FOR SELECT length(loky.result($f, NULL::text))");
+$s->query('FETCH 1 FROM c');
+is($other->query("SELECT loky.forget($f)"), 't', 'a result is forgotten as it is read');
+# nothing serves interrupts before the command is done
+check_cancelled('a reader', 'CLOSE c', '');
+check_cancelled('a run', "SELECT length(loky.run($large, ROW(1), NULL::text)) UNION ALL SELECT 1");
+check_cancelled('a map',
+	"SELECT length(loky.map($large, ARRAY[1, 2], NULL::text)) UNION ALL SELECT 1");
+
+$_->quit for $s, $other, $gate;
+check_rest($node);
+$node->stop;
+
+done_testing();
