@@ -11,9 +11,13 @@
  *					interrupted; a line in the log tells of it
  *	  name error	an error
  *	  name fatal	the process ends as one that was terminated
+ *	  name fail n m	what is asked for there is refused m times, after n times in
+ *					which it is not, counted in each process from its setting on
  *
- * A point must not be where interrupts are held or a lock is.  A test sets it in the
- * configuration file, so that sessions do not take it along to their tasks.
+ * A point must not be where interrupts are held or a lock is, but for one that
+ * refuses.  A test sets it in the configuration file, so that sessions do not take it
+ * along to their tasks; or else in the session and, to something else, in the settings
+ * of its executor, which win in the workers.
  *
  * Nothing of this exists unless LOKY_DEBUG is defined.
  *
@@ -38,18 +42,27 @@
 
 static char *debug_point = NULL;
 
+/* how often a point that refuses was passed since it was set */
+static uint64 npassed = 0;
+
+static void
+restart_count(const char *newval, void *extra)
+{
+	npassed = 0;
+}
+
 /* Define the setting; called once when the library is loaded. */
 void
 loky_debug_point_define(void)
 {
 	DefineCustomStringVariable("loky.debug_point",
 							   "Names a point in the code, and what is to happen there.",
-							   "For tests of loky itself: wait, error or fatal.",
+							   "For tests of loky itself: wait, error, fatal, or fail and two numbers.",
 							   &debug_point,
 							   "",
 							   PGC_SUSET,
 							   GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
-							   NULL, NULL, NULL);
+							   NULL, restart_count, NULL);
 }
 
 /* What is to happen at the point; NULL: nothing. */
@@ -107,6 +120,23 @@ loky_debug_point(const char *name)
 		ereport(strcmp(action, "fatal") == 0 ? FATAL : ERROR,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
 				 errmsg("stopped at debug point \"%s\"", name)));
+}
+
+/*
+ * Is what is asked for at the point with this name to be refused this time?  May be
+ * called anywhere.
+ */
+bool
+loky_debug_fails(const char *name)
+{
+	const char *action = action_at(name);
+	unsigned	spared;
+	unsigned	refused;
+
+	if (action == NULL || sscanf(action, "fail %u %u", &spared, &refused) != 2)
+		return false;
+	npassed++;
+	return npassed > spared && npassed - spared <= refused;
 }
 
 #endif							/* LOKY_DEBUG */
