@@ -196,6 +196,7 @@ subtest 'in the worker' => sub {
 	{
 		fresh_worker($spared, $_) for @refused;
 	}
+	$s->executor(1);
 	$memory = memory();
 	for my $case (
 		[ q{SELECT sum(r) FROM loky.map('t.id', ARRAY[1, 2, 3], NULL::int) r}, 6 ],
@@ -241,6 +242,18 @@ subtest 'in the worker' => sub {
 	is(files(), 1, 'lies in a file');
 	is($s->query('FETCH c'), '2' x 5000, 'the next one has room again');
 	$s->query('COMMIT');
+	# Nor is there room for what broke the executor.
+	$s->executor(1,
+		q{initializer => 'SELECT 1 / 0', settings => '{"loky.debug_point": "area fail 0 1000000"}'});
+	is(outcome(q{SELECT loky.map('t.id', ARRAY[1])}), 'LK002', 'an executor that breaks');
+	like($messages, qr/HINT:  See the server log/, 'the hint says where to look');
+	is( outcome(
+			q{SELECT string_agg(concat_ws(' ', ord, ok, sqlstate), ', ' ORDER BY ord)
+			  FROM loky.try_map('t.id', ARRAY[1, 2])}),
+		'1 f LK002, 2 f LK002',
+		'and its items');
+	is(outcome(q{SELECT sqlstate FROM loky.exception(loky.submit('t.id', 1))}),
+		'LK002', 'and a task');
 	check_nothing_left('a worker that found no room');
 	$s->executor(1);
 	check_clean($s, 'after it');
