@@ -13,6 +13,7 @@
  *	  name fatal	the process ends as one that was terminated
  *	  name fail n m	what is asked for there is refused m times, after n times in
  *					which it is not, counted in each process from its setting on
+ *	  root path		a directory in which the system's files are looked for instead
  *
  * A point must not be where interrupts are held or a lock is, but for one that
  * refuses.  A test sets it in the configuration file, so that sessions do not take it
@@ -57,7 +58,7 @@ loky_debug_point_define(void)
 {
 	DefineCustomStringVariable("loky.debug_point",
 							   "Names a point in the code, and what is to happen there.",
-							   "For tests of loky itself: wait, error, fatal, or fail and two numbers.",
+							   "For tests of loky itself: wait, error, fatal, or fail and two numbers; or root and a path.",
 							   &debug_point,
 							   "",
 							   PGC_SUSET,
@@ -137,6 +138,15 @@ loky_debug_fails(const char *name)
 		return false;
 	npassed++;
 	return npassed > spared && npassed - spared <= refused;
+}
+
+/* The directory that stands for the root of the system's files; empty: it is the root. */
+const char *
+loky_debug_root(void)
+{
+	const char *path = action_at("root");
+
+	return path != NULL ? path : "";
 }
 
 #endif							/* LOKY_DEBUG */
