@@ -195,8 +195,8 @@ SELECT length(task), octet_length(task), count(*) FROM loky.stats WHERE task LIK
 SELECT p ~ '</svg>' AS drawn FROM loky.timeline_svg() p;
 
 -- Something for the pictures that ends last.
-SELECT loky.submit('t.slow', 0) AS f, loky.submit_task('SELECT t.slow(5) FROM pg_sleep(0.2)', label => 'with a "label" <&>') AS g \gset
-SELECT count(*) FROM loky.wait(ARRAY[:f, :g]);
+SELECT loky.submit('t.slow', 0) AS f, loky.submit_task('SELECT t.slow(5) FROM pg_sleep(0.2)', label => 'with a "label" <&>') AS g, loky.submit(E'\n\t SELECT 5 AS five\n    FROM pg_sleep(0.2)') AS h \gset
+SELECT count(*) FROM loky.wait(ARRAY[:f, :g, :h]);
 
 -- Timelines: a line for each worker, of the width that is asked for.
 SELECT DISTINCT length(l) FROM loky.timeline() l;
@@ -208,7 +208,7 @@ SELECT state FROM t.error('SELECT loky.timeline(NULL)');
 
 -- The picture is well-formed, whatever the names are, and plain ASCII.
 SELECT p ~ '^<svg ' AND p ~ '</svg>\n$' AS svg, p ~ 'with a &quot;label&quot; &lt;&amp;&gt;' AS escaped,
-       p ~ 'failed' AS failed, p ~ '>worker \d+<' AS lanes, p ~ '<title>' AS tips, p ~ 'class="tick"' AS axis
+       p ~ '<title>SELECT 5 AS five FROM pg_sleep' AS one_line, p ~ 'failed' AS failed, p ~ '>worker \d+<' AS lanes, p ~ '<title>' AS tips, p ~ 'class="tick"' AS axis
 FROM loky.timeline_svg() p;
 SELECT count(*) FROM loky.map(E'SELECT $1 FROM pg_sleep(0.2) /* \x01 ä€ ]]> */', ARRAY[1, 2], NULL::int, label => E'\x01\x02 <ä€> \uFFFE\uFFFF😀' || repeat('langer Name ', 20));
 SELECT p ~ '[^\x0A\x20-\x7E]' AS other, p ~ '  &lt;&#228;&#8364;&gt; &#65533;&#65533;&#128512;langer Name' AS name FROM loky.timeline_svg() p;

@@ -59,6 +59,14 @@ SELECT * FROM loky.map('t.div', ARRAY[10, 20], NULL::int, args => ROW(5));
 SELECT * FROM loky.map('SELECT coalesce($2, ''none'') || $1', ARRAY[1], args => ROW(NULL::text));
 SELECT * FROM loky.map('SELECT $1 || $2', ARRAY[1], args => ROW('untyped'));
 SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[1], args => NULL::t.point2)$$);
+-- rows of a table that has lost a column, before and after others
+CREATE TABLE t.lossy AS SELECT 6 AS a, 0 AS gone, 3 AS b;
+ALTER TABLE t.lossy DROP COLUMN gone;
+CREATE FUNCTION t.lossy_row() RETURNS record LANGUAGE plpgsql AS $$DECLARE r t.lossy; BEGIN SELECT * INTO r FROM t.lossy; RETURN r; END$$;
+SELECT * FROM loky.map('t.div', ARRAY[t.lossy_row(), ROW(8, 2)], NULL::int);
+SELECT * FROM loky.map('t.div', ARRAY[ROW(8, 2), NULL, t.lossy_row()], NULL::int);
+SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(8), t.lossy_row()])$$);
+SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[t.lossy_row(), ROW(6)], NULL::int)$$);
 -- rows of different shapes
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 2, 3)], NULL::int)$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 'x'::text)], NULL::int)$$);
@@ -149,6 +157,16 @@ SELECT i FROM t.log WHERE i <= 4 ORDER BY i;
 TRUNCATE t.log;
 SELECT ord, ok, result, message FROM loky.try_map('t.touch_or_fail', ARRAY[1, 2, 3, -4, 5, 6], NULL::int, chunksize => 2);
 SELECT i FROM t.log ORDER BY i;
+-- a chunk is not begun before there is room for all of it
+BEGIN;
+DECLARE c CURSOR FOR SELECT loky.map('t.id', ARRAY(SELECT generate_series(1, 100000)), NULL::int, chunksize => 30000);
+FETCH c;
+SELECT t.until('done >= 60000 FROM loky.progress');
+SELECT t.until('count(*) = 0 FROM loky.workers WHERE state = ''busy''');
+SELECT done, total FROM loky.progress;
+MOVE FORWARD 99998 FROM c;
+FETCH ALL FROM c;
+COMMIT;
 SELECT state, hint <> '' AS hinted FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], chunksize => 0)$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.id', ARRAY[1], chunksize => -1)$$);
 -- procedures commit as they like

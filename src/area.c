@@ -36,6 +36,7 @@
 #include "utils/memutils.h"
 
 #include "area.h"
+#include "debug_point.h"
 #include "guc.h"
 
 /* What stands before the area.  Both are atomics and need no lock. */
@@ -112,6 +113,8 @@ loky_area_alloc(Size size)
 	LokySharedAreaChunk *chunk;
 
 	Assert(area != NULL);
+	if (loky_debug_fails("area"))
+		return InvalidDsaPointer;
 	size += CHUNK_HEAD_SIZE;
 	dp = dsa_allocate_extended(area, size, DSA_ALLOC_HUGE | DSA_ALLOC_NO_OOM);
 	if (!DsaPointerIsValid(dp))

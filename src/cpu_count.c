@@ -25,14 +25,25 @@
 #include "storage/fd.h"
 
 #include "cpu_count.h"
+#include "debug_point.h"
 
 #define CGROUP_ROOT		"/sys/fs/cgroup"
+
+/* Open a file of the system; NULL where there is none. */
+static FILE *
+open_file(const char *path)
+{
+	char		full[MAXPGPATH];
+
+	snprintf(full, sizeof(full), "%s%s", loky_debug_root(), path);
+	return AllocateFile(full, "r");
+}
 
 /* The first line of a small file, without its end; NULL where there is none. */
 static char *
 read_line(const char *path, char *line, size_t size)
 {
-	FILE	   *file = AllocateFile(path, "r");
+	FILE	   *file = open_file(path);
 	char	   *result;
 
 	if (file == NULL)
@@ -112,11 +123,24 @@ least_limit(const char *group, int (*read_limit) (const char *))
 	return least;
 }
 
+/* Is "cpu" among the names, which stand in any order with commas between them? */
+static bool
+has_cpu(const char *names)
+{
+	for (; names != NULL; names = strchr(names, ','))
+	{
+		names += *names == ',';
+		if (strncmp(names, "cpu", 3) == 0 && (names[3] == ',' || names[3] == '\0'))
+			return true;
+	}
+	return false;
+}
+
 /* What the control groups of this process grant; 0: no limit. */
 static int
 count_by_cgroups(void)
 {
-	FILE	   *file = AllocateFile("/proc/self/cgroup", "r");
+	FILE	   *file = open_file("/proc/self/cgroup");
 	char		line[MAXPGPATH];
 	int			least = 0;
 
@@ -135,9 +159,7 @@ count_by_cgroups(void)
 		controllers++;
 		if (controllers[0] == '\0')
 			limit = least_limit(group, read_unified_limit);
-		else if (strcmp(controllers, "cpu") == 0 ||
-				 strncmp(controllers, "cpu,", 4) == 0 ||
-				 strstr(controllers, ",cpu,") != NULL)
+		else if (has_cpu(controllers))
 			limit = least_limit(group, read_legacy_limit);
 		if (limit > 0 && (least == 0 || limit < least))
 			least = limit;

@@ -534,10 +534,8 @@ free_if_valid(dsa_pointer dp)
 static void
 free_part(LokySharedMap *map, LokySharedPart *part)
 {
-	LokySharedOutcome *outcomes = loky_area_address(part->outcomes);
-
-	for (uint32 i = 0; i < part->noutcomes; i++)
-		loky_map_free_value(map, outcomes[i].state, outcomes[i].value);
+	/* its worker, or who settled that, has published or dropped all it had */
+	Assert(part->noutcomes == 0);
 	loky_store_free(&part->store);
 	if (DsaPointerIsValid(part->chunk))
 		loky_map_unchunk(map, part->chunk);

@@ -23,7 +23,7 @@ make_error(int sqlstate, const char *message, const char *hint)
 
 	error->sqlerrcode = sqlstate;
 	error->message = pstrdup(message);
-	error->hint = hint == NULL ? NULL : pstrdup(hint);
+	error->hint = pstrdup(hint);
 	return error;
 }
 
@@ -41,7 +41,8 @@ loky_map_outcome_error(const LokyOutcome *outcome)
 						  "Run the item again.");
 	if (outcome->error == NULL)
 		return make_error(ERRCODE_OUT_OF_MEMORY,
-						  "there was no memory to keep the error", NULL);
+						  "there was no memory to keep the error",
+						  "Raise loky.shared_memory.");
 	return loky_error_decode(outcome->error + sizeof(uint64),
 							 outcome->error_len - sizeof(uint64));
 }

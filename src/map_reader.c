@@ -511,7 +511,8 @@ raise_item_error(uint64 item, const char *error, Size len)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("item " UINT64_FORMAT " failed", item + 1),
-				 errdetail("There was no memory to keep its error.")));
+				 errdetail("There was no memory to keep its error."),
+				 errhint("Raise loky.shared_memory.")));
 	memcpy(&item, error, sizeof(item));
 	snprintf(where, sizeof(where), "loky task, item " UINT64_FORMAT, item + 1);
 	loky_error_rethrow(loky_error_decode(error + sizeof(item),

@@ -249,6 +249,7 @@ clean_session(bool committed_inside)
 	/* a cancel meant what has ended; that of a map is looked at again */
 	loky_limit_disarm();
 	QueryCancelPending = false;
+	loky_debug_point("cleaning");
 	if (holds_locks())
 		LockReleaseAll(USER_LOCKMETHOD, true);
 	if (committed_inside || GetUserId() != loky->executors[LokyMyWorker->executor].role)

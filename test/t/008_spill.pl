@@ -31,6 +31,7 @@ $s->query("SELECT loky.get_reusable_executor(4, timeout => '1 h')");
 $s->query(q{SELECT count(*) FROM loky.map('t.id', ARRAY[1,2,3,4], NULL::int)});
 my $other = LokyTest::Session->new($node);
 $other->query("SELECT loky.get_reusable_executor(4, timeout => '1 h')");
+my $gate = LokyTest::Session->new($node);
 my $memory = memory();
 
 # A result of 60 MB, read twice.
@@ -126,6 +127,41 @@ $other->query('ROLLBACK');
 is(files(), 0, 'which go with the cursor');
 cmp_ok(memory(), '<=', $memory + 1024, 'as does its memory');
 
+# Notices of a map whose reader rests: they wait for it as long as there is room, and
+# it is told how many there was none for.  They go with the map.
+$s->query(
+	q{CREATE FUNCTION t.tell(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		IF x > 1 THEN
+			PERFORM pg_advisory_xact_lock_shared(2);
+		END IF;
+		RAISE NOTICE '% %', x, repeat('n', 100000);
+		RETURN x;
+	  END$$});
+for my $end ('MOVE FORWARD ALL FROM c', 'CLOSE c')
+{
+	$gate->query('SELECT pg_advisory_lock(2)');
+	$other->query(
+		q{BEGIN; DECLARE c CURSOR FOR SELECT loky.map('t.tell',
+		  ARRAY(SELECT generate_series(1, 30)), NULL::int)});
+	is($other->query('FETCH c'), 1, 'the first of many items that tell something');
+	my $told = () = $other->messages =~ /NOTICE:/g;
+	is($told, 1, 'it is told');
+	$gate->query('SELECT pg_advisory_unlock(2)');
+	ok(poll($s, q{SELECT done = 30 FROM loky.progress}), 'the others have run');
+	$other->query($end);
+	$told += () = $other->messages =~ /NOTICE:/g;
+	my ($dropped) = $other->messages =~ /WARNING:  53400: (\d+) notices of the map were dropped/;
+	if ($end =~ /MOVE/)
+	{
+		cmp_ok($told, '>', 10, 'there was room for ten more');
+		cmp_ok($dropped, '>', 0, 'but not for all');
+		is($told + $dropped, 30, 'and the rest is counted');
+	}
+	$other->query('COMMIT');
+	cmp_ok(memory(), '<=', $memory + 1024, "$end: nothing of it is left");
+}
+
 # What fails or is cancelled after it has spilled leaves nothing.
 $f = $s->query(
 	q{SELECT loky.submit('SELECT repeat(md5(i::text), 100), 1 / (30000 - i)
@@ -183,7 +219,6 @@ is( $s->fails(
 		   FROM generate_series(1, 40000 + $1) i', ARRAY[1, 2])}),
 	'22012', 'an item fails after many rows');
 is(files(), 0, 'and leaves no file');
-my $gate = LokyTest::Session->new($node);
 $gate->query('SELECT pg_advisory_lock(1)');
 $f = $s->query(
 	q{SELECT loky.submit('SELECT repeat(md5(i::text), 100)

@@ -189,6 +189,91 @@ call_fails();
 $s->query('SELECT pg_terminate_backend(' . $caller->pid . ')');
 like($caller->await_end, qr/57P01/, 'the caller is terminated');
 
+# Past an item that has failed for good nothing is run again, neither what waits for
+# its time nor what fails later.
+$s->query(
+	q{CREATE FUNCTION t.third(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		PERFORM pg_advisory_xact_lock_shared(x);
+		IF x > 1 THEN
+			PERFORM nextval('t.tries');
+			RAISE EXCEPTION USING ERRCODE = CASE x WHEN 2 THEN '22012' ELSE '40001' END;
+		END IF;
+		RETURN x;
+	  END$$});
+$caller = LokyTest::Session->new($node);
+for my $waits (1, 0)
+{
+	my $what = $waits ? 'an item that waits' : 'an item that fails';
+
+	$s->query(q{SELECT setval('t.tries', 1, false)});
+	$gate->query("SELECT pg_advisory_lock($_)") for 1 .. ($waits ? 2 : 3);
+	$caller->executor(3);
+	$caller->send(
+		q{SELECT * FROM loky.map('t.third', ARRAY[1, 2, 3], NULL::int, retries => 1000)});
+	at_gate($s, 2, 1);
+	if ($waits)
+	{
+		# the pauses have become long by then
+		ok(poll($s, 'SELECT last_value >= 7 FROM t.tries'), "$what: again and again");
+	}
+	else
+	{
+		at_gate($s, 3, 1);
+	}
+	$gate->query('SELECT pg_advisory_unlock(2)');
+	ok(poll($s, q{SELECT failed FROM loky.progress}, 1),
+		"$what: another one before it fails for good");
+	$gate->query('SELECT pg_advisory_unlock(3)') unless $waits;
+	ok(poll($s, q{SELECT count(*) FROM loky.workers WHERE state = 'busy'}, 1),
+		"$what: it is given up");
+	my $tries = $s->query('SELECT last_value FROM t.tries');
+	$gate->query('SELECT pg_advisory_unlock(1)');
+	is($caller->failure, '22012', "$what: the first error is raised");
+	is($s->query('SELECT last_value FROM t.tries'), $tries,
+		"$what: it is not run again");
+	is($tries, 2, "$what: it has failed once") unless $waits;
+}
+
+# A table that changes between two items: each row is read as what it is.
+$s->query(
+	q{CREATE TABLE t.shape AS SELECT 1 AS a;
+	  CREATE FUNCTION t.is_wide(x int) RETURNS boolean LANGUAGE plpgsql AS $$
+	  BEGIN
+		IF x > 1 AND NOT EXISTS (SELECT FROM pg_attribute
+			WHERE attrelid = 't.shape'::regclass AND attname = 'b') THEN
+			RAISE EXCEPTION USING ERRCODE = '40001';
+		END IF;
+		RETURN true;
+	  END$$});
+$caller->executor(1);
+$caller->query(
+	q{BEGIN; DECLARE c CURSOR FOR SELECT loky.flat_map('SELECT *, ROW(a) AS r FROM t.shape WHERE t.is_wide($1)',
+	  ARRAY[1, 2, 3], NULL::jsonb, retries => 100000)});
+is($caller->query('FETCH c'), '{"a": 1, "r": {"f1": 1}}', 'a row as the table was');
+$s->query(q{ALTER TABLE t.shape ADD b text DEFAULT 'x'});
+my $wide = '{"a": 1, "b": "x", "r": {"f1": 1}}';
+is($caller->query('FETCH ALL FROM c'), "$wide\n$wide", 'rows as it is after a change');
+$caller->query('COMMIT');
+
+# An executor that is ended under a map that raises nothing.
+$gate->query('SELECT pg_advisory_lock(1)');
+$executor = $caller->executor(2);
+for my $ordered ('true', 'false')
+{
+	$caller->send(
+		"SELECT string_agg(concat_ws(' ', ord, result, sqlstate, message), ', ' ORDER BY ord)
+		 FROM loky.try_map('t.gate', ARRAY[ROW(2, 10), ROW(1, 11), ROW(1, 12), ROW(1, 13)],
+			NULL::int, ordered => $ordered)");
+	at_gate($s, 1, 2);
+	$s->query("SET loky.executor = $executor; SELECT loky.shutdown(true, true)");
+	is( $caller->answer,
+		'1 10, 2 LK003 worker was ended while it ran the task, 3 LK003 worker was ended while it ran the task, 4 LK003 the executor was ended before the item was done',
+		"items of an executor that was ended, ordered: $ordered");
+	$executor = $caller->executor(2);
+}
+$gate->query('SELECT pg_advisory_unlock(1)');
+
 $_->quit for $s, $gate, $caller;
 check_rest($node);
 $node->stop;

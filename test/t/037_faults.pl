@@ -317,6 +317,74 @@ SKIP:
 	};
 }
 
+SKIP:
+{
+	skip 'the library was built without debug points', 1 unless $has_points;
+
+	# The transaction has ended, and what is to be put back after it cannot be.
+	subtest 'a worker cannot clean up behind a task' => sub {
+		my $pid = sub { return $s->query(q{SELECT loky.result(loky.submit('t.wpid', 1))}) };
+		my $before;
+
+		$s->query('TRUNCATE t.log');
+		$s->executor(1,
+			q{timeout => '1 h', settings => '{"loky.debug_point": "cleaning error"}'});
+		for my $case (
+			[ q{loky.result(loky.submit('t.touch', 1))}, 1 ],
+			[ q{(loky.exception(loky.submit('SELECT 1 / 0'))).sqlstate}, '22012' ],
+			[ q{loky.result(loky.submit('t.twice', 2))}, 'CALL' ],
+			[ q{sum(r) FROM loky.map('t.touch', ARRAY[3, 4], NULL::int) r}, 7 ],
+			[ q{count(*) FROM loky.map('t.plain', ARRAY[3, 4], NULL::int) r}, 2 ],
+			[
+				q{string_agg(coalesce(sqlstate, result), ' ' ORDER BY ord)
+				  FROM loky.try_map('SELECT 6 / $1', ARRAY[1, 0, 2], chunksize => 1)},
+				'6 22012 3'
+			])
+		{
+			my ($call, $expected) = @$case;
+
+			$before = $pid->();
+			is($s->query("SELECT $call"), $expected, "it tells what came of it: $call");
+			isnt($pid->(), $before, 'but is replaced');
+		}
+		is( $s->query(q{SELECT string_agg(i::text, ' ' ORDER BY i) FROM t.log}),
+			'-2 1 2 3 4', 'each task has run once');
+		$s->executor(1);
+		check_clean($s, 'after it');
+	};
+
+	# An attempt that has not begun is none.
+	subtest 'a worker ends as it takes an item again' => sub {
+		$s->query(
+			q{TRUNCATE t.log;
+			  CREATE SEQUENCE t.nth;
+			  CREATE FUNCTION t.second(x int) RETURNS int LANGUAGE plpgsql AS $$
+			  BEGIN
+				IF nextval('t.nth') = 1 THEN
+					PERFORM pg_advisory_xact_lock_shared(1);
+					RAISE EXCEPTION USING ERRCODE = '40001';
+				END IF;
+				INSERT INTO t.log (i) VALUES (x);
+				RETURN x;
+			  END$$});
+		$gate->query('SELECT pg_advisory_lock(1)');
+		$s->executor(1);
+		my $caller = LokyTest::Session->new($node);
+		$caller->executor(1);
+		$caller->send(
+			q{SELECT loky.map('t.second', ARRAY[5], NULL::int, retries => 1)});
+		at_gate($s, 1, 1);
+		set_point('taken');
+		$gate->query('SELECT pg_advisory_unlock(1)');
+		end_process(pid_at_point('taken'));
+		set_point('');
+		is($caller->answer, 5, 'it has its second attempt all the same');
+		is($s->logged, '1|1|5|5', 'and has run once');
+		$caller->quit;
+		check_clean($s, 'after it');
+	};
+}
+
 # A procedure that has committed something is not run again, without any seam.
 new_executor();
 $s->query('TRUNCATE t.log');

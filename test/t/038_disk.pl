@@ -229,9 +229,62 @@ subtest 'no room for ids' => sub {
 	is($s->query(q{SELECT sum(r) FROM loky.map('t.id', ARRAY[1, 2], NULL::int) r}),
 		3, 'a map needs none');
 	rmdir $in_the_way;
+	if (-c '/dev/full')
+	{
+		symlink '/dev/full', $in_the_way or die "$in_the_way: $!";
+		my $offset = log_end($node);
+
+		is($s->fails(q{SELECT loky.submit('t.id', 1)}), '58030', 'nor on a full disk');
+		like(log_since($node, $offset), qr/could not write file .*No space left/,
+			'of which the log tells');
+		unlink $in_the_way;
+	}
 	$f = $s->query(q{SELECT loky.submit('t.id', 2)});
 	cmp_ok($f, '>', $last, 'then they go on');
 	is($s->query("SELECT loky.result($f)"), 2, 'and the task runs');
+	check_clean($s, 'after it');
+};
+
+# What was written there cannot be read at the start: the ids that follow lie beyond all
+# that can have been given out, each time.
+subtest 'a file of ids that is of no use' => sub {
+	my $file = $node->data_dir . '/pg_stat/loky.ids';
+	my $last = $f;
+
+	for my $case (
+		[ 'a directory', sub { mkdir $file or die "$file: $!" } ],
+		[ 'cut off', sub { append_to_file($file, 'loky') } ],
+		[ 'of other content', sub { append_to_file($file, 'x' x 24) } ])
+	{
+		my ($what, $make) = @$case;
+		my $offset;
+
+		$s->quit;
+		$node->stop;
+		unlink $file or die "$file: $!";
+		$make->();
+		$offset = log_end($node);
+		$node->start;
+		like(log_since($node, $offset), qr/LOG:  file "pg_stat\/loky.ids" is not usable/,
+			"$what: the log tells of it");
+		$s = LokyTest::Session->new($node);
+		if (-d $file)
+		{
+			is($s->fails(q{SELECT loky.submit('t.id', 1)}),
+				'58030', "$what: no id can be had while it is in the way");
+			rmdir $file or die "$file: $!";
+		}
+		$f = $s->query(q{SELECT loky.submit('t.id', 3)});
+		cmp_ok($f, '>', $last, "$what: ids ascend all the same");
+		is($s->query("SELECT loky.result($f)"), 3, "$what: and the task runs");
+		$s->quit;
+		$offset = log_end($node);
+		$node->restart;
+		unlike(log_since($node, $offset), qr/not usable/, "$what: the next start is as ever");
+		$s = LokyTest::Session->new($node);
+		$last = $s->query(q{SELECT loky.submit('t.id', 4)});
+		is($last, $f + 1, "$what: and goes on where the last one ended");
+	}
 	check_clean($s, 'after it');
 };
 
