@@ -61,12 +61,12 @@ RESET intervalstyle;
 SELECT rows FROM loky.backfill('SELECT 1 FROM t.typed WHERE i BETWEEN $1 AND $2', 't.typed', 'i', ranges => '[{"lo": false, "hi": true}]');
 
 -- keys so long that they are kept compressed
-CREATE TABLE t.wide (k text PRIMARY KEY);
-INSERT INTO t.wide SELECT lpad(i::text, 3, '0') || repeat('x', 5000 + i) FROM generate_series(1, 100) i;
-SELECT bool_and(pg_column_size(k) < 1000) AS compressed FROM t.wide;
-SELECT chunk, left(lo, 3) AS lo, left(hi, 3) AS hi, length(lo) AS length, rows FROM loky.key_chunks('t.wide', chunk_rows => 30);
-SELECT count(*), sum(rows), bool_and(ok) FROM loky.backfill('UPDATE t.wide SET k = k WHERE k BETWEEN $1 AND $2', 't.wide', chunk_rows => 30);
-DROP TABLE t.wide;
+CREATE TABLE t.long_keys (k text PRIMARY KEY);
+INSERT INTO t.long_keys SELECT lpad(i::text, 3, '0') || repeat('x', 5000 + i) FROM generate_series(1, 100) i;
+SELECT bool_and(pg_column_size(k) < 1000) AS compressed FROM t.long_keys;
+SELECT chunk, left(lo, 3) AS lo, left(hi, 3) AS hi, length(lo) AS length, rows FROM loky.key_chunks('t.long_keys', chunk_rows => 30);
+SELECT count(*), sum(rows), bool_and(ok) FROM loky.backfill('UPDATE t.long_keys SET k = k WHERE k BETWEEN $1 AND $2', 't.long_keys', chunk_rows => 30);
+DROP TABLE t.long_keys;
 
 -- Types of users' making, and names that want quotes.
 CREATE TYPE t.size AS ENUM ('small', 'middle', 'large');
