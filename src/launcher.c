@@ -42,6 +42,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "executor.h"
 #include "guc.h"
 #include "launcher.h"
@@ -210,6 +211,7 @@ start_worker(LokySharedExecutor *executor)
 			loky_turns_serve(executor, false);
 			return;
 		}
+		loky_debug_point("claimed");
 		if (register_worker(worker))
 		{
 			loky_turns_serve(executor, true);
