@@ -211,6 +211,7 @@ start_worker(LokySharedExecutor *executor)
 			loky_turns_serve(executor, false);
 			return;
 		}
+		loky_debug_point("claimed");
 		if (register_worker(worker))
 		{
 			loky_turns_serve(executor, true);

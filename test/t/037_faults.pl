@@ -38,11 +38,11 @@ $s->query(
 		PERFORM pg_advisory_xact_lock_shared(1);
 	  END$$});
 
-# Processes wait at this point from now on, or at none.
+# Processes wait at this point from now on, or do something else there; or at none.
 sub set_point
 {
-	my ($name) = @_;
-	my $value = $name eq '' ? '' : "$name wait";
+	my ($name, $action) = @_;
+	my $value = $name eq '' ? '' : "$name " . ($action // 'wait');
 
 	$offset = log_end($node);
 	$s->query("ALTER SYSTEM SET loky.debug_point = '$value'");
@@ -637,6 +637,51 @@ SKIP:
 				$caller->quit if $way eq 'cancel';
 			}
 		}
+	};
+}
+
+#--------------------------------------------------------------------------
+# The launcher
+#--------------------------------------------------------------------------
+
+# It ends when it has promised a worker, and before there is a process.
+if ($has_points)
+{
+	subtest 'the launcher ends before a worker starts' => sub {
+		my $total = $s->query('SHOW loky.max_total_workers');
+		my $caller = LokyTest::Session->new($node);
+
+		# one that comes later has the setting from its start
+		set_point('claimed', 'fatal');
+		my $old = launcher_pid($node) // 0;
+		kill 'TERM', $old if $old != 0;
+		for (1 .. 3000)
+		{
+			last if $old == 0 || (launcher_pid($node) // 0) != $old;
+			usleep(20_000);
+		}
+		$caller->executor(2, q{timeout => '1 h', reuse => 'false'});
+		$f = $caller->query(q{SELECT loky.submit('t.touch', 3)});
+		for my $i (1 .. 2)
+		{
+			$node->wait_for_log(qr/stopped at debug point "claimed"/, $offset);
+			$offset = log_end($node);
+			pass("the launcher ends: $i");
+		}
+		is($s->query("SELECT loky.state($f)"), 'pending', 'the task waits');
+		set_point('');
+		is($caller->query("SELECT loky.result($f)"), 3, 'and runs once a launcher stays');
+		is($s->query('SELECT count(*) FROM t.log WHERE i = 3'), 1, 'once');
+
+		# The places of those that never came are free again.
+		$caller->executor($total, q{timeout => '1 h', reuse => 'false'});
+		$gate->query('SELECT pg_advisory_lock(3)');
+		my $all = $caller->query(
+			qq{SELECT loky.submit_all('t.gate', ARRAY(SELECT ROW(3, i) FROM generate_series(1, $total) i))});
+		at_gate($s, 3, $total);
+		$gate->query('SELECT pg_advisory_unlock(3)');
+		is($caller->outcomes($all), "$total succeeded", 'all workers that there may be are there');
+		$caller->quit;
 	};
 }
 
