@@ -161,8 +161,8 @@ flatten_varlena(Datum value, Oid type)
 /*
  * Append a self-contained list of values to buf, for decode_values().
  *
- * buf is first padded to a MAXALIGNed offset, where the list starts; the list
- * ends MAXALIGNed as well.  Raises 54000 if it passes the limit of buf.
+ * The list starts where buf ends, which is MAXALIGNed, and ends MAXALIGNed as well.
+ * Raises 54000 if it passes the limit of buf.
  */
 void
 loky_codec_encode_values(StringInfo buf, int n, const Oid *types,
@@ -171,8 +171,7 @@ loky_codec_encode_values(StringInfo buf, int n, const Oid *types,
 	int64		count = n;
 	int			heads;
 
-	while (buf->len % MAXIMUM_ALIGNOF != 0)
-		appendStringInfoChar(buf, '\0');
+	Assert(buf->len % MAXIMUM_ALIGNOF == 0);
 	memcpy(extend_buffer(buf, sizeof(count)), &count, sizeof(count));
 	heads = buf->len;
 	extend_buffer(buf, n * sizeof(ValueHead));
@@ -494,14 +493,15 @@ loky_codec_pack(Datum value, Oid type)
 Datum
 loky_codec_unpack(Datum packed, Oid type)
 {
-	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(packed);
-	const char *pos = VARDATA_ANY(bytes);
-	const char *end = pos + VARSIZE_ANY_EXHDR(bytes);
+	const char *pos = VARDATA_ANY(DatumGetPointer(packed));
+	const char *end = pos + VARSIZE_ANY_EXHDR(DatumGetPointer(packed));
 	Translation translation = {.packing = false};
 	int32		heads[2];		/* number of shapes, header of the value */
 	int64		size;
 	char	   *value;
 
+	Assert(!VARATT_IS_EXTENDED(DatumGetPointer(packed)) ||
+		   VARATT_IS_SHORT(DatumGetPointer(packed)));
 	memcpy(heads, take_bytes(&pos, end, sizeof(heads)), sizeof(heads));
 	size = (int64) VARSIZE(&heads[1]) - VARHDRSZ;
 	value = palloc(VARSIZE(&heads[1]));
@@ -521,8 +521,6 @@ loky_codec_unpack(Datum packed, Oid type)
 	for (int i = 0; i < heads[0]; i++)
 		FreeTupleDesc(list_nth(translation.shapes, i));
 	list_free(translation.shapes);
-	if ((Pointer) bytes != DatumGetPointer(packed))
-		pfree(bytes);
 	return PointerGetDatum(value);
 }
 

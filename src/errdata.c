@@ -12,8 +12,8 @@
  * Hazards
  * -------
  * 1. A FATAL or PANIC of a worker ended that worker; it must not end the
- *	  process that waits.  Everything is raised as ERROR, every notice below
- *	  ERROR.
+ *	  process that waits.  Everything is raised as ERROR.  A notice is below
+ *	  ERROR, as the server has another kind of message for all else.
  * 2. A cursor position counts characters of the statement that the worker
  *	  ran.  A client would point with it into the statement that it sent
  *	  itself, so a position is shown only with the text it belongs to, as
@@ -223,7 +223,7 @@ loky_error_rethrow(ErrorData *edata, const char *where)
 }
 
 /*
- * Raise a worker's notice in this process, at its own level, but below ERROR.
+ * Raise a worker's notice in this process, at its own level.
  *
  * message is the body of a NoticeResponse of protocol 3, without type and
  * length; it is only read and needs no alignment.  This process decides by its
@@ -258,8 +258,7 @@ loky_notice_raise(const char *message, Size len)
 	body.cursor = 0;
 	pq_parse_errornotice(&body, &edata);
 
-	if (edata.elevel >= ERROR)
-		edata.elevel = WARNING;
+	Assert(edata.elevel < ERROR);
 	confine_position(&edata);
 
 	ThrowErrorData(&edata);

@@ -386,20 +386,19 @@ note_offsets(LokyItems *items, uint32 *offsets)
 }
 
 /*
- * Copy the items into the map, which is freed by the caller where this raises
- * an error.
+ * Copy the items, of which there is one at least, into the map, which is freed by the
+ * caller where this raises an error.
  */
 void
 loky_items_store(LokyItems *items, LokySharedMap *map)
 {
+	Assert(items->n > 0);
 	map->nitems = items->n;
 	map->item_type = items->type;
 	map->item_len = items->len;
 	map->item_byval = items->byval;
 	map->item_align = items->align;
 	map->spread = items->spread || items->reduced != NULL;
-	if (items->n == 0)
-		return;
 	rewind_items(items);
 	if (map->spread)
 	{

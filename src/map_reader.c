@@ -490,8 +490,7 @@ find_error(LokyMapReader *reader, LokyOutcome *outcome)
 	{
 		char	   *copy;
 
-		if (kind != LOKY_RECORD_ERROR)
-			continue;
+		Assert(kind == LOKY_RECORD_ERROR);
 		copy = MemoryContextAllocHuge(reader->context, len);
 		memcpy(copy, data, len);
 		reader->last_error = copy;
@@ -586,16 +585,14 @@ end_early(LokyMapReader *reader)
 
 /*
  * The next outcome, if it is there and no more than a value, or a null; else it is
- * left for loky_map_reader_next().  Not for try_map.
+ * left for loky_map_reader_next().  Not for try_map, nor before any other outcome.
  */
 bool
 loky_map_reader_next_value(LokyMapReader *reader, Datum *value, bool *isnull)
 {
 	uint8		state;
 
-	Assert(!reader->timed);
-	if (reader->map == NULL)
-		return false;
+	Assert(!reader->timed && reader->map != NULL);
 	if (reader->has_last)
 		release_last(reader);
 	state = reader->states[reader->index];

@@ -87,6 +87,7 @@ struct LokyStoreReader
 	uint64		used;
 	uint64		offset;
 	dsa_pointer next;			/* the segment after this one */
+	uint64		rest;			/* bytes that lie elsewhere and were not read yet */
 	BufFile    *file;
 	char	   *buffer;			/* a record read from the file */
 };
@@ -200,8 +201,8 @@ loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len)
 					(off_t) (offset % (1024 * 1024 * 1024)), SEEK_SET) != 0 ||
 		BufFileRead(file, result, len) != len)
 		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read arguments from temporary file: %m")));
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("temporary file with arguments ends early")));
 	BufFileClose(file);
 	return result;
 }
@@ -540,10 +541,11 @@ loky_store_open(LokySharedStore *store)
 	reader->data = store->inline_data;
 	reader->used = store->inline_used;
 	reader->next = store->segments;
+	reader->rest = store->bytes - store->inline_used;
 	return reader;
 }
 
-/* The next record out of the file; false at its end. */
+/* The next record out of the file; false where all were read. */
 static bool
 next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 			   char **data, Size *len)
@@ -551,6 +553,8 @@ next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 	LokyRecordHead head;
 	size_t		nread;
 
+	if (reader->rest == 0)
+		return false;
 	if (reader->file == NULL)
 	{
 		MemoryContext oldcontext =
@@ -561,8 +565,6 @@ next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 		MemoryContextSwitchTo(oldcontext);
 	}
 	nread = BufFileRead(reader->file, &head, sizeof(head));
-	if (nread == 0)
-		return false;
 	if (reader->buffer != NULL)
 	{
 		pfree(reader->buffer);
@@ -577,6 +579,7 @@ next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 		nread = BufFileRead(reader->file, reader->buffer, size);
 		if (nread == size)
 		{
+			reader->rest -= sizeof(head) + size;
 			*kind = (LokyRecordKind) head.kind;
 			*data = reader->buffer;
 			*len = head.len;
@@ -584,8 +587,8 @@ next_from_file(LokyStoreReader *reader, LokyRecordKind *kind,
 		}
 	}
 	ereport(ERROR,
-			(errcode_for_file_access(),
-			 errmsg("could not read result from temporary file: %m")));
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("temporary file with a result ends early")));
 }
 
 /*
@@ -612,6 +615,7 @@ loky_store_next(LokyStoreReader *reader, LokyRecordKind *kind,
 		reader->data = segment->data;
 		reader->used = segment->used;
 		reader->offset = 0;
+		reader->rest -= segment->used;
 		reader->next = segment->next;
 	}
 	head = (const LokyRecordHead *) (reader->data + reader->offset);

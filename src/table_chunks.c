@@ -209,24 +209,27 @@ count_pages(Oid whole, bool for_workers, int *n)
 	return pages;
 }
 
-/* The least page number below which so many pages of all tables lie. */
+/*
+ * The least page number below which so many pages of all tables lie; there are more
+ * in all.
+ */
 static BlockNumber
 page_at(const BlockNumber *pages, int n, uint64 amount)
 {
 	uint64		below = 0;
 	BlockNumber start = 0;
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0;; i++)
 	{
 		uint64		width = n - i;	/* tables that reach so far */
 		uint64		step = (pages[i] - start) * width;
 
+		Assert(i < n);
 		if (amount <= below + step)
 			return start + (BlockNumber) ((amount - below + width - 1) / width);
 		below += step;
 		start = pages[i];
 	}
-	return start;
 }
 
 /* How much of the rest the next chunk gets. */

@@ -35,6 +35,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "environ.h"
 #include "executor.h"
 #include "sched.h"
@@ -69,8 +70,8 @@ loky_worker_attach(Datum main_arg)
 	bool		ok;
 
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
-	if (loky == NULL || index < 0 || index >= loky->nworkers)
-		proc_exit(0);
+	Assert(loky != NULL && index >= 0 && index < loky->nworkers);
+	loky_debug_point("attaching");
 	worker = &loky->workers[index];
 	executor = &loky->executors[worker->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);

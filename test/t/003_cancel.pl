@@ -231,13 +231,25 @@ $s->query(
 $gate->query('SELECT pg_advisory_lock(2)');
 new_caller();
 my $offset = log_end($node);
-$caller->send(q{SELECT * FROM loky.map('t.deaf', ARRAY[1], NULL::int)});
-at_gate($s, 2, 1);
+my $memory = $s->query('SELECT loky._memory_used()');
+$caller->send(q{SELECT * FROM loky.map('t.deaf', ARRAY[1, 2], NULL::int)});
+at_gate($s, 2, 2);
+my @deaf = split /\n/, $s->query(
+	q{SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 2 AND NOT granted});
 $s->query('SELECT pg_cancel_backend(' . $caller->pid . ')');
 is($caller->failure, '57014', 'a caller gets control back from a deaf worker');
 like(log_since($node, $offset), qr/LOG:  .*did not answer/, 'the log tells of it');
 is( $caller->query(q{SELECT count(*) FROM loky.map('t.id', ARRAY[1,2,3,4], NULL::int)}),
 	4, 'the pool goes on');
+# One ends as it likes, the last one is terminated, and what the map had is freed.
+$s->query("SELECT pg_terminate_backend($deaf[0])");
+ok(poll($s, "SELECT count(*) FROM pg_stat_activity WHERE pid = $deaf[0]", 0),
+	'a deaf worker ends when it is terminated');
+$s->query("SELECT pg_terminate_backend($deaf[1])");
+ok(poll($s, "SELECT count(*) FROM pg_stat_activity WHERE pid = $deaf[1]", 0),
+	'so does the other');
+cmp_ok($s->query('SELECT loky._memory_used()'), '<=', $memory + 1024,
+	'nothing of their map is left');
 $gate->query('SELECT pg_advisory_unlock(2)');
 check_idle($node, 'after a deaf worker');
 

@@ -68,6 +68,31 @@ $other->query('COMMIT');
 is(files(), 0, 'no file is left after that');
 cmp_ok(memory(), '<=', $memory + 1024, 'nor shared memory');
 
+# A file that was cut off is not taken for the whole result.
+for my $left (0, 1000, 5000000)
+{
+	my %before = map { ($_ => 1) } temp_files($node);
+	my $cut = $s->query(
+		q{SELECT loky.submit('SELECT repeat(md5(i::text), 10) FROM generate_series(1, 100000) i')});
+
+	$s->query("SELECT loky.wait(ARRAY[$cut])");
+	my ($file) = grep { -f $_ && !$before{$_} } temp_files($node);
+	truncate $file, $left or die "$file: $!";
+	is($s->fails("SELECT count(*) FROM loky.result($cut)"), 'XX001',
+		"a result whose file has $left bytes");
+	$s->query("SELECT loky.forget($cut)");
+}
+
+$gate->query('SELECT pg_advisory_lock(3)');
+$f = $s->query(
+	q{SELECT loky.submit_task('SELECT length($1)', ROW(repeat('y', 20000000)),
+	  after => ARRAY[loky.submit('t.gate', 3)])});
+truncate $_, 10000 or die "$_: $!" for grep { -f $_ && -s $_ == 20000024 } temp_files($node);
+$gate->query('SELECT pg_advisory_unlock(3)');
+is($s->fails("SELECT loky.result($f)"), 'XX001', 'nor for the whole arguments');
+$s->query('SELECT loky.forget(future) FROM loky.tasks');
+is(files(), 0, 'they are gone');
+
 # A result of a single row that is larger than shared memory.
 $f = $s->query(q{SELECT loky.submit('SELECT repeat(''x'', 100000000)')});
 is( $s->query("SELECT length(r), r = repeat('x', 100000000) FROM loky.result($f) r"),

@@ -36,6 +36,11 @@ $s->query(
 		INSERT INTO t.log (i) VALUES (x);
 		COMMIT;
 		PERFORM pg_advisory_xact_lock_shared(1);
+	  END$$;
+	  CREATE PROCEDURE t.commit_submit() LANGUAGE plpgsql AS $$
+	  BEGIN
+		COMMIT;
+		PERFORM loky.result(loky.submit('t.gate', 1, 1));
 	  END$$});
 
 # Processes wait at this point from now on, or do something else there; or at none.
@@ -353,6 +358,26 @@ SKIP:
 		check_clean($s, 'after it');
 	};
 
+	# No worker ever gets as far as to say why.
+	subtest 'workers end before they are known' => sub {
+		$s->executor(1, q{timeout => '1 h', reuse => 'false'});
+		$s->query(q{ALTER SYSTEM SET loky.debug_point = 'attaching fatal'});
+		$s->query('SELECT pg_reload_conf()');
+		poll($s, 'SHOW loky.debug_point', 'attaching fatal') or die;
+		$f = $s->query(q{SELECT loky.submit('t.id', 1)});
+		is( $s->query("SELECT sqlstate || ': ' || detail FROM loky.exception($f)"),
+			'LK002: The last attempt ended before the worker was ready.',
+			'after some attempts the task is told so');
+		is( $s->query(
+				q{SELECT count(*) FROM loky.workers
+				  WHERE executor_id = current_setting('loky.executor')::int}),
+			0, 'none of them is left');
+		set_point('');
+		is($s->query(q{SELECT loky.result(loky.submit('t.id', 2))}),
+			2, 'the executor goes on once they can');
+		check_clean($s, 'after it');
+	};
+
 	# An attempt that has not begun is none.
 	subtest 'a worker ends as it takes an item again' => sub {
 		$s->query(
@@ -384,6 +409,17 @@ SKIP:
 		check_clean($s, 'after it');
 	};
 }
+
+# What a procedure has begun after its own commit ends with it.
+new_executor();
+$gate->query('SELECT pg_advisory_lock(1)');
+$f = $s->query(q{SELECT loky.submit('CALL t.commit_submit()')});
+at_gate($s, 1, 1);
+end_process(pid_of($s, $f));
+is($s->outcomes("{$f}"), '1 failed LK001', 'a procedure whose worker ends as it waits');
+ok(poll($s, q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted}, 0),
+	'what it has submitted is cancelled');
+$gate->query('SELECT pg_advisory_unlock(1)');
 
 # A procedure that has committed something is not run again, without any seam.
 new_executor();
