@@ -14,7 +14,7 @@
  *
  * Several of them are separated by commas, without spaces.
  *
- * A point must not be where interrupts are held or a lock is.  A test sets it in the
+ * Where interrupts are held, or a lock is, no process may wait at a point.  A test sets it in the
  * configuration file, so that sessions do not take it along to their tasks.
  *
  * Nothing of this exists unless LOKY_DEBUG is defined.
@@ -105,7 +105,7 @@ wait_at(const char *name)
 
 /*
  * The process is at the point with this name.  Raises an error where the setting has
- * it so.  Interrupts are not held, and no lock is.
+ * it so.
  */
 void
 loky_debug_point(const char *name)
@@ -115,9 +115,12 @@ loky_debug_point(const char *name)
 
 	if (!waits && !is_fatal && !is_set(name, "error"))
 		return;
-	Assert(InterruptHoldoffCount == 0 && CritSectionCount == 0);
+	Assert(CritSectionCount == 0);
 	if (waits)
+	{
+		Assert(InterruptHoldoffCount == 0);
 		wait_at(name);
+	}
 	else
 		ereport(is_fatal ? FATAL : ERROR,
 				(errcode(ERRCODE_ADMIN_SHUTDOWN),
