@@ -20,7 +20,8 @@
  * Locking
  * -------
  * Everything here needs the lock of the worker's executor, but for
- * loky_settle_fails_run.
+ * loky_settle_fails_run and loky_settle_drop.  Files are not removed under it where
+ * they may be large.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -258,8 +259,11 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 	}
 }
 
-/* What becomes of the items that the dead worker had, and of their map. */
-static void
+/*
+ * What becomes of the items that the dead worker had.  Returns their map if nobody
+ * has it any more.
+ */
+static LokySharedMap *
 settle_items(LokySharedExecutor *executor, LokySharedWorker *worker,
 			 const StringInfo error)
 {
@@ -277,8 +281,7 @@ settle_items(LokySharedExecutor *executor, LokySharedWorker *worker,
 		loky_sched_count_items(executor, worker);
 	}
 	worker->map = NULL;
-	if (loky_map_detach(map))
-		loky_map_free(map);
+	return loky_map_detach(map) ? map : NULL;
 }
 
 /*
@@ -300,13 +303,30 @@ loky_settle_fails_run(LokySharedWorker *worker)
 	return part != NULL && part->running && !part->committed;
 }
 
-/* Settle all that the worker had. */
+/*
+ * Free what the worker, which is gone, has written of a result that will not be.  No
+ * lock is needed: it is the worker's own, as long as that is not settled.
+ */
 void
+loky_settle_drop(LokySharedWorker *worker)
+{
+	if (worker->task != NULL)
+		loky_store_free(&worker->task->result);
+	else
+		loky_store_free(&loky_map_known_part(worker->map, worker->index)->store);
+}
+
+/*
+ * Settle all that the worker had.  Returns a map that is to be freed once the lock is
+ * released, or NULL.
+ */
+LokySharedMap *
 loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 				   LokyAftermath *after)
 {
 	StringInfoData death;
 	StringInfoData failed_start;	/* empty: it was no start */
+	LokySharedMap *map = NULL;
 	bool		stopped;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
@@ -338,10 +358,11 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 	if (worker->task != NULL)
 		settle_task(executor, worker, &death, after);
 	if (worker->map != NULL)
-		settle_items(executor, worker, &death);
+		map = settle_items(executor, worker, &death);
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	loky_executor_strengthen(executor, -1);
 	pfree(death.data);
 	pfree(failed_start.data);
+	return map;
 }
