@@ -36,6 +36,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "storage/procsignal.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -305,10 +306,10 @@ reap_workers(void)
 
 /*
  * A launcher that was terminated has left workers whose handles are lost.
- * Those that still live leave when idle; dead ones have settled themselves.  One
- * that has not attached may never do so, and from the moment that its slot is an
- * orphan's it cannot any more: the slot is settled, and the process leaves should it
- * still come.
+ * Those that still live leave when idle; dead ones have settled themselves, or
+ * reap_adopted does.  One that has not attached may never do so, and from the moment
+ * that its slot is an orphan's it cannot any more: the slot is settled, and the
+ * process leaves should it still come.
  */
 static void
 adopt_workers(void)
@@ -336,7 +337,21 @@ adopt_workers(void)
 	}
 }
 
-/* Free slots without a handle whose workers have settled themselves. */
+/*
+ * Has the worker attached, and its process ended?  Then the latch that it had has no
+ * owner, or another one.  The executor's lock is held.
+ */
+static bool
+is_gone(const LokySharedWorker *worker)
+{
+	return worker->pid != 0 &&
+		ProcGlobal->allProcs[worker->procno].procLatch.owner_pid != worker->pid;
+}
+
+/*
+ * Free slots without a handle whose workers have settled themselves, or have ended and
+ * could not.
+ */
 static void
 reap_adopted(void)
 {
@@ -344,11 +359,17 @@ reap_adopted(void)
 	{
 		LokySharedWorker *worker = &loky->workers[i];
 		LokySharedExecutor *executor = &loky->executors[worker->executor];
+		bool		gone;
 		bool		wake;
 
-		if (handles[i] != NULL || worker->state == LOKY_WORKER_FREE ||
-			!worker->exited)
+		if (handles[i] != NULL || worker->state == LOKY_WORKER_FREE)
 			continue;
+		LWLockAcquire(&executor->lock, LW_SHARED);
+		gone = worker->exited || is_gone(worker);
+		LWLockRelease(&executor->lock);
+		if (!gone)
+			continue;
+		loky_sched_settle(worker);
 		LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 		free_slot(worker);

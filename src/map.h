@@ -245,6 +245,6 @@ extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
 extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-							const LokySharedWorker *worker, const char *error, Size len);
+							const LokySharedWorker *worker, char *error, Size len);
 
 #endif							/* LOKY_MAP_H */

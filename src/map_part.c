@@ -138,12 +138,12 @@ loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part)
 /*
  * A worker has died with this part of the map: publish what is final, have what
  * was running fail or tried again, give back the rest.  error is the encoded error
- * of its death.
- * The executor's lock is held.
+ * of its death, behind the number of an item, which is written here.  No memory is
+ * allocated but in the area.  The executor's lock is held.
  */
 void
 loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-				const LokySharedWorker *worker, const char *error, Size len)
+				const LokySharedWorker *worker, char *error, Size len)
 {
 	if (part->noutcomes > 0)
 	{
@@ -164,14 +164,10 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 		(worker->kill ||
 		 !loky_map_retry_part(map, part, ERRCODE_LOKY_TERMINATED_WORKER)))
 	{
-		StringInfoData framed;
 		uint64		item = part->range.lo;
 
-		initStringInfo(&framed);
-		appendBinaryStringInfo(&framed, (const char *) &item, sizeof(item));
-		appendBinaryStringInfo(&framed, error, len);
-		loky_map_fail_part(map, part, framed.data, framed.len, worker->pid);
-		pfree(framed.data);
+		memcpy(error, &item, sizeof(item));
+		loky_map_fail_part(map, part, error, len, worker->pid);
 	}
 	loky_map_return(map, part);
 	part->running = false;

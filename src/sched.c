@@ -632,20 +632,26 @@ loky_sched_settle(LokySharedWorker *worker)
 {
 	LokySharedExecutor *executor = &loky->executors[worker->executor];
 	LokyAftermath after = LOKY_NO_AFTERMATH;
+	LokySharedMap *map;
 
-	if (worker->tag != 0 && loky_settle_fails_run(worker))
+	if (loky_settle_fails_run(worker))
+	{
 		loky_cancel_children(worker);
+		loky_settle_drop(worker);
+	}
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	if (worker->exited)
 	{
 		LWLockRelease(&executor->lock);
 		return;
 	}
-	loky_settle_worker(executor, worker, &after);
+	map = loky_settle_worker(executor, worker, &after);
 	if (pg_atomic_read_u32(&executor->nlanes) > 0)
 		after.nready++;
 	loky_sched_unlock(executor, &after);
 	loky_wake_launcher();
+	if (map != NULL)
+		loky_map_free(map);
 	loky_end_conclude(&after);
 	wake_shutdown_waiters(executor);
 }

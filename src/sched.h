@@ -120,8 +120,9 @@ extern void loky_stop_pending(LokySharedExecutor *executor,
 							  LokyAftermath *after);
 
 /* settle.c; the executor's lock is held */
-extern void loky_settle_worker(LokySharedExecutor *executor,
-							   LokySharedWorker *worker, LokyAftermath *after);
+extern LokySharedMap *loky_settle_worker(LokySharedExecutor *executor,
+										 LokySharedWorker *worker,
+										 LokyAftermath *after);
 extern void loky_settle_break(LokySharedExecutor *executor, const char *error,
 							  Size len, LokyAftermath *after);
 
@@ -132,6 +133,7 @@ extern void loky_settle_encode_roleless(StringInfo buf, Oid role);
 
 /* ... is not held */
 extern bool loky_settle_fails_run(LokySharedWorker *worker);
+extern void loky_settle_drop(LokySharedWorker *worker);
 
 /* cancel.c */
 extern bool loky_cancel_task(LokySharedTask *task, bool running);

@@ -11,10 +11,17 @@
  * 	  anything else				failed, with LK001, or LK003 if ended on purpose
  * So nothing is lost, and nothing that was committed is run again.
  *
+ * Failure
+ * -------
+ * The errors are encoded before anything is changed, and nothing is allocated after
+ * that but in shared memory, where there may be none.  So where memory runs out the
+ * worker is as if nobody had begun to settle it, and the launcher does so.
+ *
  * Locking
  * -------
  * Everything here needs the lock of the worker's executor, but for
- * loky_settle_fails_run.
+ * loky_settle_fails_run and loky_settle_drop.  Files are not removed under it where
+ * they may be large.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -29,6 +36,7 @@
 #include "utils/timestamp.h"
 
 #include "area.h"
+#include "debug_point.h"
 #include "errdata.h"
 #include "history.h"
 #include "map.h"
@@ -41,12 +49,17 @@
 /* Pause after the first failed start; doubles with each further one. */
 #define FAILED_START_PAUSE_MS	100
 
-/* The error of a task whose worker ended while it ran it, encoded. */
+/*
+ * The error of a task or item whose worker ended while it ran it, encoded, as items
+ * have theirs: behind a number.
+ */
 static void
 encode_death(StringInfo buf, LokySharedWorker *worker)
 {
 	ErrorData	edata = {0};
+	uint64		item = 0;
 
+	appendBinaryStringInfo(buf, (const char *) &item, sizeof(item));
 	edata.elevel = ERROR;
 	if (worker->kill)
 	{
@@ -70,22 +83,6 @@ encode_death(StringInfo buf, LokySharedWorker *worker)
 	loky_error_encode(buf, &edata);
 }
 
-/* The error of tasks for which no worker can be started, encoded. */
-static void
-encode_failed_start(StringInfo buf, LokySharedWorker *worker)
-{
-	ErrorData	edata = {0};
-
-	edata.elevel = ERROR;
-	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
-	edata.message = "no worker can be started";
-	edata.detail = worker->last_words[0] != '\0' ?
-		psprintf("The last attempt ended: %s", worker->last_words) :
-		pstrdup("The last attempt ended before the worker was ready.");
-	edata.hint = "See the server log, and submit again once the cause is mended.";
-	loky_error_encode(buf, &edata);
-}
-
 /* The error of what is pending when the initializer has failed, encoded. */
 void
 loky_settle_encode_broken(StringInfo buf, const char *detail,
@@ -99,6 +96,32 @@ loky_settle_encode_broken(StringInfo buf, const char *detail,
 	edata.detail = unconstify(char *, detail);
 	edata.hint = "Mend the cause: the next loky.get_reusable_executor() or submit starts afresh.";
 	edata.context = unconstify(char *, context);
+	loky_error_encode(buf, &edata);
+}
+
+/* The error of what is pending if the worker was the last that was tried, encoded. */
+static void
+encode_failed_start(StringInfo buf, LokySharedWorker *worker)
+{
+	ErrorData	edata = {0};
+
+	if (worker->phase == LOKY_PHASE_INITIALIZING)
+	{
+		loky_settle_encode_broken(buf,
+								  psprintf("The worker with PID %d, which ran it, ended: %s",
+										   worker->pid,
+										   worker->last_words[0] != '\0' ?
+										   worker->last_words : "no reason is known"),
+								  NULL);
+		return;
+	}
+	edata.elevel = ERROR;
+	edata.sqlerrcode = ERRCODE_LOKY_BROKEN_EXECUTOR;
+	edata.message = "no worker can be started";
+	edata.detail = worker->last_words[0] != '\0' ?
+		psprintf("The last attempt ended: %s", worker->last_words) :
+		pstrdup("The last attempt ended before the worker was ready.");
+	edata.hint = "See the server log, and submit again once the cause is mended.";
 	loky_error_encode(buf, &edata);
 }
 
@@ -163,26 +186,17 @@ loky_settle_break(LokySharedExecutor *executor, const char *error, Size len,
 	fail_all(executor, error, len, after);
 }
 
-/* A worker that ended before it was ready: pause, or give up. */
+/* A worker that ended before it was ready: pause, or give up with the error. */
 static void
 settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
-					bool stopped, LokyAftermath *after)
+					bool stopped, const StringInfo error, LokyAftermath *after)
 {
-	StringInfoData buf;
-
 	executor->nstarting--;
 	if (stopped)
 		return;
-	initStringInfo(&buf);
 	if (worker->phase == LOKY_PHASE_INITIALIZING)
 	{
-		loky_settle_encode_broken(&buf,
-								  psprintf("The worker with PID %d, which ran it, ended: %s",
-										   worker->pid,
-										   worker->last_words[0] != '\0' ?
-										   worker->last_words : "no reason is known"),
-								  NULL);
-		loky_settle_break(executor, buf.data, buf.len, after);
+		loky_settle_break(executor, error->data, error->len, after);
 		return;
 	}
 	executor->failed_starts = Min(executor->failed_starts + 1,
@@ -196,8 +210,7 @@ settle_failed_start(LokySharedExecutor *executor, LokySharedWorker *worker,
 	if (executor->failed_starts < MAX_FAILED_STARTS ||
 		executor->nworkers - 1 - executor->nstarting > 0)
 		return;
-	encode_failed_start(&buf, worker);
-	fail_all(executor, buf.data, buf.len, after);
+	fail_all(executor, error->data, error->len, after);
 	executor->failed_starts = 0;
 }
 
@@ -239,14 +252,18 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 	if (worker->kill ||
 		!loky_gate_again(executor, task, worker->phase, sqlstate, after))
 	{
-		loky_store_set(&task->result, LOKY_RECORD_ERROR, error->data,
-					   error->len);
+		loky_store_set(&task->result, LOKY_RECORD_ERROR,
+					   error->data + sizeof(uint64),
+					   error->len - sizeof(uint64));
 		loky_end_task(executor, task, LOKY_TASK_FAILED, sqlstate, after);
 	}
 }
 
-/* What becomes of the items that the dead worker had, and of their map. */
-static void
+/*
+ * What becomes of the items that the dead worker had.  Returns their map if nobody
+ * has it any more.
+ */
+static LokySharedMap *
 settle_items(LokySharedExecutor *executor, LokySharedWorker *worker,
 			 const StringInfo error)
 {
@@ -264,8 +281,7 @@ settle_items(LokySharedExecutor *executor, LokySharedWorker *worker,
 		loky_sched_count_items(executor, worker);
 	}
 	worker->map = NULL;
-	if (loky_map_detach(map))
-		loky_map_free(map);
+	return loky_map_detach(map) ? map : NULL;
 }
 
 /*
@@ -287,18 +303,40 @@ loky_settle_fails_run(LokySharedWorker *worker)
 	return part != NULL && part->running && !part->committed;
 }
 
-/* Settle all that the worker had. */
+/*
+ * Free what the worker, which is gone, has written of a result that will not be.  No
+ * lock is needed: it is the worker's own, as long as that is not settled.
+ */
 void
+loky_settle_drop(LokySharedWorker *worker)
+{
+	if (worker->task != NULL)
+		loky_store_free(&worker->task->result);
+	else
+		loky_store_free(&loky_map_known_part(worker->map, worker->index)->store);
+}
+
+/*
+ * Settle all that the worker had.  Returns a map that is to be freed once the lock is
+ * released, or NULL.
+ */
+LokySharedMap *
 loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 				   LokyAftermath *after)
 {
-	StringInfoData error;
+	StringInfoData death;
+	StringInfoData failed_start;	/* empty: it was no start */
+	LokySharedMap *map = NULL;
 	bool		stopped;
 
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	Assert(!worker->exited);
-	initStringInfo(&error);
-	encode_death(&error, worker);
+	initStringInfo(&death);
+	initStringInfo(&failed_start);
+	encode_death(&death, worker);
+	if (worker->state == LOKY_WORKER_STARTING)
+		encode_failed_start(&failed_start, worker);
+	loky_debug_point("settling");
 
 	stopped = worker->stop;
 	loky_sched_set_absent(worker, false, false);
@@ -309,7 +347,7 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 		executor->nidle--;
 	}
 	else if (worker->state == LOKY_WORKER_STARTING)
-		settle_failed_start(executor, worker, stopped, after);
+		settle_failed_start(executor, worker, stopped, &failed_start, after);
 	else if (pg_atomic_read_u32(&worker->woken) != 0)
 	{
 		executor->nwaking--;
@@ -318,11 +356,13 @@ loky_settle_worker(LokySharedExecutor *executor, LokySharedWorker *worker,
 	if ((worker->task != NULL || worker->map != NULL) && !worker->kill)
 		executor->restarts++;
 	if (worker->task != NULL)
-		settle_task(executor, worker, &error, after);
+		settle_task(executor, worker, &death, after);
 	if (worker->map != NULL)
-		settle_items(executor, worker, &error);
+		map = settle_items(executor, worker, &death);
 	worker->state = LOKY_WORKER_STOPPING;
 	executor->nworkers--;
 	loky_executor_strengthen(executor, -1);
-	pfree(error.data);
+	pfree(death.data);
+	pfree(failed_start.data);
+	return map;
 }

@@ -35,7 +35,6 @@
 
 #include "area.h"
 #include "compat.h"
-#include "debug_point.h"
 #include "environ.h"
 #include "executor.h"
 #include "sched.h"
@@ -71,7 +70,6 @@ loky_worker_attach(Datum main_arg)
 
 	memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
 	Assert(loky != NULL && index >= 0 && index < loky->nworkers);
-	loky_debug_point("attaching");
 	worker = &loky->workers[index];
 	executor = &loky->executors[worker->executor];
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);

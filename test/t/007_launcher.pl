@@ -111,7 +111,7 @@ is($wrong, 0, 'tasks run while the launcher ends again and again');
 # another one takes its place.
 SKIP:
 {
-	skip 'the library was built without debug points', 4
+	skip 'the library was built without debug points', 5
 	  if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
 
 	my $offset = log_end($node);
@@ -149,6 +149,24 @@ SKIP:
 	at_gate($s, 4, 1);
 	$gate->query('SELECT pg_advisory_unlock(4)');
 	is($s->query("SELECT loky.result($future)"), 9, 'and runs the task');
+
+	# Neither a worker that dies nor the launcher can settle what it had, as they would
+	# without memory: a later launcher does.
+	$set_points->('settling error');
+	$gate->query('SELECT pg_advisory_lock(5)');
+	$future = $s->query(q{SELECT loky.submit('t.gate', 5, 9)});
+	at_gate($s, 5, 1);
+	$worker = pid_of($s, $future);
+	$offset = log_end($node);
+	$s->query("SELECT pg_terminate_backend($worker)");
+	for my $who ("\\[$worker\\] loky worker FATAL", 'loky launcher ERROR')
+	{
+		$node->wait_for_log(qr/$who:  .*debug point "settling"/, $offset);
+	}
+	$set_points->('');
+	is($s->outcomes("{$future}"), '1 failed LK001',
+		'what a worker has left is settled in the end');
+	$gate->query('SELECT pg_advisory_unlock(5)');
 }
 
 # What is there is put away: no worker but those of the last call stays.

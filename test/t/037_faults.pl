@@ -361,9 +361,9 @@ SKIP:
 	# No worker ever gets as far as to say why.
 	subtest 'workers end before they are known' => sub {
 		$s->executor(1, q{timeout => '1 h', reuse => 'false'});
-		$s->query(q{ALTER SYSTEM SET loky.debug_point = 'attaching fatal'});
+		$s->query(q{ALTER SYSTEM SET loky.debug_point = 'starting fatal'});
 		$s->query('SELECT pg_reload_conf()');
-		poll($s, 'SHOW loky.debug_point', 'attaching fatal') or die;
+		poll($s, 'SHOW loky.debug_point', 'starting fatal') or die;
 		$f = $s->query(q{SELECT loky.submit('t.id', 1)});
 		is( $s->query("SELECT sqlstate || ': ' || detail FROM loky.exception($f)"),
 			'LK002: The last attempt ended before the worker was ready.',
