@@ -103,6 +103,8 @@ release_slot(LokySharedTask *task)
 	loky_store_free(&task->result);
 	if (task->after != NULL)
 		loky_after_unref(task->after);
+	if (task->line != NULL)
+		loky_after_unref_line(task->line);
 	pg_atomic_fetch_sub_u32(&loky->roles[role_slot].held, 1);
 	pg_atomic_fetch_and_u64(&loky->task_map[slot / 64],
 							~(UINT64CONST(1) << (slot % 64)));
@@ -278,7 +280,7 @@ loky_task_claim(LokySharedExecutor *executor)
 	task->gated = false;
 	task->after = NULL;
 	task->edges = NULL;
-	task->last_callback = 0;
+	task->line = NULL;
 	task->timer.set = false;
 	task->timer.task = task;
 	task->timer.map = NULL;
@@ -299,7 +301,7 @@ loky_task_release(LokySharedTask *task)
 {
 	Assert(pg_atomic_read_u64(&task->id) == 0);
 	if (task->after != NULL)
-		loky_after_unref(task->after);	/* it will never be armed */
+		loky_after_drop(task->after);
 	loky_task_uncount(task);
 	release_slot(task);
 }
