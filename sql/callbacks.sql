@@ -55,6 +55,36 @@ SELECT loky.result(:a, NULL::int);
 SELECT loky.add_done_callback(loky.add_done_callback(:a, 'SELECT $1'), 't.call') AS c \gset
 SELECT * FROM loky.result(:c);
 
+-- Those in the middle are cancelled while the first one runs: the last one waits.
+SELECT t.reset();
+TRUNCATE t.called;
+SELECT loky.submit('t.id', 1) AS a \gset
+SELECT loky.add_done_callback(:a, 'SELECT t.pass(1 + 0 * $1::int)') AS b,
+       loky.add_done_callback(:a, 't.call') AS c,
+       loky.add_done_callback(:a, 't.call') AS d,
+       loky.add_done_callback(:a, 't.call') AS e,
+       loky.add_done_callback(:a, 't.call') AS f \gset
+SELECT t.until('last_value = 1 FROM t.arrived');
+SELECT loky.cancel(:d), loky.cancel(:c), loky.forget(:c), loky.forget(:d);
+SELECT state, waiting_for FROM loky.tasks WHERE future IN (:e, :f);
+SELECT loky.cancel(:e);
+SELECT state, waiting_for FROM loky.tasks WHERE future = :f;
+SELECT setval('t.gate', 1);
+SELECT state FROM loky.wait(ARRAY[:b, :e, :f]);
+SELECT count(*) FROM t.called;
+-- so it does where what they are called for has been forgotten
+SELECT t.reset();
+SELECT loky.submit('t.pass', 1) AS a \gset
+SELECT loky.add_done_callback(:a, 'SELECT t.pass(2 + 0 * $1::int)') AS b,
+       loky.add_done_callback(:a, 'SELECT $1') AS c,
+       loky.add_done_callback(:a, 'SELECT $1') AS d \gset
+SELECT setval('t.gate', 1);
+SELECT t.until('last_value = 2 FROM t.arrived');
+SELECT loky.forget(:a), loky.cancel(:c);
+SELECT state, waiting_for FROM loky.tasks WHERE future = :d;
+SELECT setval('t.gate', 2);
+SELECT state FROM loky.wait(ARRAY[:b, :d]);
+
 -- One that blocks does not block the pool.
 SELECT t.reset();
 SELECT loky.submit('t.id', 1) AS a \gset

@@ -445,7 +445,7 @@ find_dependencies(uint64 id)
 
 	if (task == NULL)
 		return NIL;
-	n = task->waits == LOKY_WAITS_AFTER ? task->after->n : 0;
+	n = task->waits == LOKY_WAITS_AFTER ? task->after->n + 1 : 0;
 	LWLockRelease(&loky_task_executor(task)->lock);
 	if (n == 0)
 		return NIL;
@@ -453,8 +453,7 @@ find_dependencies(uint64 id)
 	task = loky_task_lookup(id);
 	if (task == NULL)
 		return NIL;
-	for (int i = 0; i < n; i++)
-		ids[i] = task->after->edges[i].dependency;
+	n = loky_after_dependencies(task->after, ids);
 	LWLockRelease(&loky_task_executor(task)->lock);
 	for (int i = 0; i < n; i++)
 		list = lappend(list, &ids[i]);

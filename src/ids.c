@@ -62,7 +62,10 @@ compute_crc(const IdFile *content)
 	return crc;
 }
 
-/* Write the limit so that it survives a crash. */
+/*
+ * Write the limit so that it survives a crash.  False, with a line in the log, where
+ * that fails; but an error where the process has as many files open as it may.
+ */
 static bool
 write_limit(uint64 limit, int elevel)
 {
@@ -146,8 +149,8 @@ loky_ids_startup(void)
 }
 
 /*
- * Reserve another block.  Called where the next id passes the limit.  False, with
- * a line in the log, where the file cannot be written; nothing was given out then.
+ * Reserve another block.  Called where the next id passes the limit.  Fails as
+ * write_limit does; nothing was given out then.
  */
 bool
 loky_ids_reserve(void)

@@ -227,7 +227,7 @@ is_ours(Trail *trail, uint64 id)
 	ours = task->waits == LOKY_WAITS_COMMIT &&
 		task->session == loky_session_id();
 	if (task->waits == LOKY_WAITS_AFTER)
-		n = task->after->n;
+		n = task->after->n + 1;
 	LWLockRelease(&loky_task_executor(task)->lock);
 	if (n == 0)
 		return ours;
@@ -237,8 +237,7 @@ is_ours(Trail *trail, uint64 id)
 		n = 0;
 	else
 	{
-		for (int i = 0; i < n; i++)
-			ids[i] = task->after->edges[i].dependency;
+		n = loky_after_dependencies(task->after, ids);
 		LWLockRelease(&loky_task_executor(task)->lock);
 	}
 	for (int i = 0; i < n; i++)

@@ -23,6 +23,7 @@
 
 #include "after.h"
 #include "client.h"
+#include "debug_point.h"
 #include "errdata.h"
 #include "guc.h"
 #include "held.h"
@@ -152,27 +153,22 @@ link_after(LokySharedTask *task, const LokySubmission *submission)
 }
 
 /*
- * Have the callback wait for the end of its future, and for that of the callback
- * which was added before it.  It is not taken along by what has added it, as it is
- * to run whatever becomes of that.
+ * Have the callback wait for the end of its future, and for its turn among those that
+ * were added before.  It is not taken along by what has added it, as it is to run
+ * whatever becomes of that.
  */
 static void
 link_callback(LokySharedTask *task, int64 future)
 {
 	LokySharedTask *dependency;
-	uint64		previous;
 
 	task->parent = 0;
-	task->after = loky_after_create(loky_task_reserved_id(task), 2, true);
+	task->after = loky_after_create(loky_task_reserved_id(task), 1, true);
 	dependency = loky_client_find(future, false);
-	previous = dependency->last_callback;
-	dependency->last_callback = loky_task_reserved_id(task);
+	if (dependency->line == NULL)
+		dependency->line = loky_after_create_line();
 	loky_after_link(task->after, dependency);
-	LWLockRelease(&loky_task_executor(dependency)->lock);
-	dependency = loky_task_lookup(previous);
-	if (dependency == NULL)
-		return;
-	loky_after_link(task->after, dependency);
+	loky_after_join_line(task->after, dependency->line, task);
 	LWLockRelease(&loky_task_executor(dependency)->lock);
 }
 
@@ -292,6 +288,8 @@ loky_submission_submit(const LokySubmission *submission, LokyExecutorRef ref)
 	uint64		id = loky_task_reserved_id(task);
 	LokySharedAfter *after = task->after;
 	LokyAftermath aftermath = LOKY_NO_AFTERMATH;
+
+	loky_debug_point("prepared");
 
 	/* once it is queued it may end, and be freed, at any moment */
 	publish(&task, 1, ref, &aftermath);

@@ -51,7 +51,7 @@
 #include "guc.h"
 #include "pool.h"
 
-/* The id of a new task, whose slot's bit is set; 0 where none can be reserved. */
+/* The id of a new task, whose slot's bit is set; 0 where more must be reserved first. */
 static uint64
 claim_id(void)
 {
@@ -64,11 +64,7 @@ claim_id(void)
 		uint64		id;
 
 		if (next >= pg_atomic_read_u64(&loky->task_id_limit))
-		{
-			if (!loky_ids_reserve())
-				return 0;
-			continue;
-		}
+			return 0;
 		free_bits = ~pg_atomic_read_u64(&loky->task_map[slot / 64]) &
 			(~UINT64CONST(0) << bit);
 		if (free_bits == 0)
@@ -107,6 +103,8 @@ release_slot(LokySharedTask *task)
 	loky_store_free(&task->result);
 	if (task->after != NULL)
 		loky_after_unref(task->after);
+	if (task->line != NULL)
+		loky_after_unref_line(task->line);
 	pg_atomic_fetch_sub_u32(&loky->roles[role_slot].held, 1);
 	pg_atomic_fetch_and_u64(&loky->task_map[slot / 64],
 							~(UINT64CONST(1) << (slot % 64)));
@@ -194,20 +192,14 @@ loky_task_uncount(LokySharedTask *task)
 }
 
 /*
- * Claim a task for the executor, whose identity the caller fills in: none of
- * it can be seen until loky_task_publish.  It is one of its role's unfinished ones
- * until it ends or is released.  Evicts the oldest finished future where
- * loky.max_tasks is reached; raises LK008 where none is finished or the role has too
- * many unfinished tasks, 58030 where the file of ids cannot be written.
- * Must not be called with a lock held.
+ * Count one more task, of the role, that is not done; for which the oldest finished
+ * future is evicted where loky.max_tasks is reached.  Raises LK008 where none is finished
+ * or the role has too many unfinished tasks.
  */
-LokySharedTask *
-loky_task_claim(LokySharedExecutor *executor)
+static void
+count_task(LokySharedRole *role)
 {
-	LokySharedRole *role = &loky->roles[executor->role_slot];
 	uint32		limit = role_limit();
-	LokySharedTask *task;
-	uint64		id;
 
 	if (pg_atomic_fetch_add_u32(&role->unfinished, 1) >= limit)
 	{
@@ -223,15 +215,42 @@ loky_task_claim(LokySharedExecutor *executor)
 			raise_full();
 		}
 	}
-	id = claim_id();
-	if (id == 0)
-	{
-		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
-		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+}
+
+/* Reserve ids.  Raises an error where that fails, so nothing may be counted yet. */
+static void
+reserve_ids(void)
+{
+	if (!loky_ids_reserve())
 		ereport(ERROR,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("could not reserve ids for tasks"),
 				 errhint("The server log says why its file could not be written.")));
+}
+
+/*
+ * Claim a task for the executor, whose identity the caller fills in: none of
+ * it can be seen until loky_task_publish.  It is one of its role's unfinished ones
+ * until it ends or is released.  Raises LK008 as count_task does, 58030 where the file
+ * of ids cannot be written.
+ * Must not be called with a lock held.
+ */
+LokySharedTask *
+loky_task_claim(LokySharedExecutor *executor)
+{
+	LokySharedRole *role = &loky->roles[executor->role_slot];
+	LokySharedTask *task;
+	uint64		id;
+
+	for (;;)
+	{
+		count_task(role);
+		id = claim_id();
+		if (id != 0)
+			break;
+		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+		reserve_ids();
 	}
 	task = &loky->tasks[id % loky->max_tasks];
 	Assert(pg_atomic_read_u64(&task->id) == 0);
@@ -261,7 +280,7 @@ loky_task_claim(LokySharedExecutor *executor)
 	task->gated = false;
 	task->after = NULL;
 	task->edges = NULL;
-	task->last_callback = 0;
+	task->line = NULL;
 	task->timer.set = false;
 	task->timer.task = task;
 	task->timer.map = NULL;
@@ -282,7 +301,7 @@ loky_task_release(LokySharedTask *task)
 {
 	Assert(pg_atomic_read_u64(&task->id) == 0);
 	if (task->after != NULL)
-		loky_after_unref(task->after);	/* it will never be armed */
+		loky_after_drop(task->after);
 	loky_task_uncount(task);
 	release_slot(task);
 }

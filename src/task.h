@@ -27,6 +27,7 @@
 
 typedef struct LokySharedAfter LokySharedAfter;
 typedef struct LokySharedEdge LokySharedEdge;
+typedef struct LokySharedLine LokySharedLine;
 
 /*
  * A lane: what one session has ready in one executor at one priority and depth,
@@ -145,7 +146,7 @@ struct LokySharedTask
 	LokySharedTimer timer;		/* set while it waits for its time */
 	LokySharedEdge *edges;		/* to tasks that wait for this one */
 	LokySharedEdge *last_edge;
-	uint64		last_callback;	/* id, 0: none was added */
+	LokySharedLine *line;		/* of its callbacks; NULL: none was added */
 	LokySharedTask *prev;		/* in the lane, or behind its key */
 	LokySharedTask *next;
 	dlist_node	node;			/* in the executor's list gated, or finished */

@@ -288,6 +288,44 @@ subtest 'a file of ids that is of no use' => sub {
 	check_clean($s, 'after it');
 };
 
+# The file cannot even be opened, since the session has as many files open as it may: so
+# many COPY, each in a trigger of the one before.
+subtest 'no more files for ids' => sub {
+	my $rows = $node->data_dir . '/row';
+
+	$s->quit;
+	append_to_file($rows, "1\n");
+	$node->append_conf('postgresql.conf', 'max_files_per_process = 120');
+	$node->restart;
+	$s = LokyTest::Session->new($node);
+	$s->query(
+		qq{CREATE TABLE t.nested (i int);
+		   CREATE FUNCTION t.nest() RETURNS trigger LANGUAGE plpgsql AS \$\$
+		   BEGIN
+			COPY t.nested FROM '$rows';
+			RETURN NEW;
+		   EXCEPTION WHEN insufficient_resources THEN
+			BEGIN
+				PERFORM loky.submit('t.id', 1);
+			EXCEPTION WHEN OTHERS THEN
+				RAISE EXCEPTION 'submit: %', SQLSTATE USING ERRCODE = 'XY001';
+			END;
+			RETURN NEW;
+		   END\$\$;
+		   CREATE TRIGGER nest BEFORE INSERT ON t.nested
+			FOR EACH ROW EXECUTE FUNCTION t.nest()});
+	is($s->fails("COPY t.nested FROM '$rows'"), 'XY001', 'a submit fails');
+	like($s->messages, qr/submit: 53000/, 'as no file can be opened');
+	is( $s->query(
+			q{SELECT cardinality(loky.submit_all('t.id', ARRAY(SELECT generate_series(1, 4096))))}),
+		4096, 'all places can be had');
+	check_clean($s, 'after it');
+	$s->quit;
+	$node->append_conf('postgresql.conf', 'max_files_per_process = 1000');
+	$node->restart;
+	$s = LokyTest::Session->new($node);
+};
+
 #--------------------------------------------------------------------------
 # Full shared memory
 #--------------------------------------------------------------------------

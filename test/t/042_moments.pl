@@ -118,6 +118,53 @@ for my $more ('', ', on_commit => true', ", key => 'k'")
 $s->executor(2);
 check_places('submitters that were cancelled');
 
+# A callback is added before another one, of an adder that has yet to queue it: that
+# runs first, and if it is not queued after all, the one behind it has its turn.
+for my $goes_on (1, 0)
+{
+	my $adder = LokyTest::Session->new($node);
+	my $add = "SELECT loky.add_done_callback(%d, 'SELECT t.gate(%d) FROM (SELECT \$1) x')";
+
+	$s->query("SET loky.debug_point = ''");
+	$gate->query('SELECT pg_advisory_lock(1), pg_advisory_lock(2)');
+	my $future = $s->query(q{SELECT loky.submit('t.id', 1)});
+	my $first = $s->query(sprintf $add, $future, 1);
+	at_gate($s, 1, 1);
+	$s->query('RESET loky.debug_point');
+	set_point('prepared');
+	$adder->send(sprintf $add, $future, 2);
+	await_point('prepared');
+	$s->query("SET loky.debug_point = ''");
+	my $last = $s->query(sprintf $add, $future, 3);
+	is($s->query("SELECT waiting_for FROM loky.tasks WHERE future = $last"),
+		'after', 'a callback waits, behind one that is not queued');
+	$gate->query('SELECT pg_advisory_unlock(1)');
+	is($s->query("SELECT state FROM loky.wait(ARRAY[$first])"), 'succeeded', 'the first one ends');
+	is($s->query("SELECT waiting_for FROM loky.tasks WHERE future = $last"),
+		'after', 'the last one still waits');
+	$s->query('RESET loky.debug_point');
+	if ($goes_on)
+	{
+		set_point('');
+		my $middle = $adder->answer;
+		at_gate($s, 2, 1);
+		is($s->query("SELECT waiting_for FROM loky.tasks WHERE future = $last"),
+			'after', 'and while the one in the middle runs');
+		$gate->query('SELECT pg_advisory_unlock(2)');
+		is($s->query("SELECT state FROM loky.wait(ARRAY[$middle])"), 'succeeded', 'which ends');
+	}
+	else
+	{
+		$s->query('SELECT pg_cancel_backend(' . $adder->pid . ')');
+		is($adder->failure, '57014', 'the adder is cancelled');
+		set_point('');
+		$gate->query('SELECT pg_advisory_unlock(2)');
+	}
+	is($s->query("SELECT state FROM loky.wait(ARRAY[$last])"), 'succeeded', 'then the last one runs');
+	check_places('callbacks');
+	$adder->quit;
+}
+
 # Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
 # its last reader, and who ends a run or a map.
 my $large = q{'SELECT repeat(''x'', 20000000 + $1)'};
