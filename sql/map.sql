@@ -147,6 +147,57 @@ SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4], NULL::bigint
 TRUNCATE t.log;
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, 3, -4], NULL::int)$$);
 SELECT i FROM t.log ORDER BY i;
+-- ... also where that is in what an aggregate or a domain consists of, or below the top
+CREATE FUNCTION t.touch_sum(s int, x int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM t.touch_or_fail(x);
+    RETURN s + x;
+END$$;
+CREATE AGGREGATE t.touching(int) (SFUNC = t.touch_sum, STYPE = int, INITCOND = 0);
+CREATE FUNCTION t.touch_check(x int) RETURNS boolean LANGUAGE sql AS 'SELECT t.touch_or_fail(x) = x';
+CREATE DOMAIN t.checked AS int CHECK (t.touch_check(VALUE));
+CREATE TYPE t.holder AS (x t.checked);
+CREATE FUNCTION t.as_checked(x int) RETURNS t.checked IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN x; END';
+CREATE TABLE t.locked AS SELECT i FROM generate_series(0, 99) i;
+CREATE FUNCTION t.stable_touch(x int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN t.touch_or_fail(x); END';
+-- ok and rows; does any transaction write more than one row?
+CREATE FUNCTION t.effects(task text) RETURNS TABLE (ok bigint, rows bigint, shared boolean) LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM t.log;
+    SELECT count(*) FILTER (WHERE m.ok) INTO effects.ok
+    FROM loky.try_map(task, ARRAY(SELECT CASE WHEN i % 50 = 0 THEN -i ELSE i END FROM generate_series(1, 400) i)) m;
+    SELECT count(*), count(*) > count(DISTINCT xmin::text) INTO rows, shared FROM t.log;
+    RETURN NEXT;
+END$$;
+SELECT e.*, task FROM unnest(ARRAY[
+    'SELECT t.touching(v) FROM (VALUES ($1)) u (v)',
+    'SELECT t.touching(v) OVER () FROM (VALUES ($1)) u (v)',
+    'SELECT (SELECT t.touching(v) FROM (VALUES ($1)) u (v))',
+    'SELECT $1::t.checked',
+    'SELECT ARRAY[$1]::t.checked[]',
+    'SELECT t.as_checked($1)',
+    'SELECT ($1::text)::t.checked',
+    'SELECT (''{'' || $1::text || ''}'')::t.checked[]',
+    'SELECT (''('' || $1::text || '')'')::t.holder']) WITH ORDINALITY u (task, n), t.effects(task) e ORDER BY n;
+-- a function that is not what it is declared to be: what fails is undone alone
+SELECT ok, rows, task FROM unnest(ARRAY[
+    'SELECT t.stable_touch($1)',
+    'SELECT t.stable_touch($1) OFFSET 0']) WITH ORDINALITY u (task, n), t.effects(task) ORDER BY n;
+-- locks of rows are kept for an item
+CREATE FUNCTION t.transactions(task text) RETURNS bigint LANGUAGE sql AS $$
+SELECT count(DISTINCT r) FROM loky.map(task, ARRAY(SELECT generate_series(1, 99))) r$$;
+SELECT t.transactions(task) = 99 AS apart, task FROM unnest(ARRAY[
+    'SELECT pg_current_xact_id() FROM t.locked WHERE i = $1 FOR UPDATE',
+    'SELECT pg_current_xact_id() FROM (SELECT FROM t.locked WHERE i = $1 FOR UPDATE) x',
+    'WITH x AS (SELECT FROM t.locked WHERE i = $1 FOR SHARE) SELECT pg_current_xact_id() FROM x',
+    'SELECT pg_current_xact_id() WHERE EXISTS (SELECT FROM t.locked WHERE i = $1 FOR UPDATE)']) task;
+-- what only reads shares transactions, aggregates and domains included
+CREATE DOMAIN t.positive AS int CHECK (VALUE > 0) NOT NULL;
+SELECT t.transactions(task) < 99 AS shared, task FROM unnest(ARRAY[
+    'SELECT concat(pg_current_xact_id(), sum(v), count(*), avg(v), array_agg(v), json_agg(v)) FROM (VALUES (1), (2)) u (v) WHERE v <> $1',
+    'SELECT concat(pg_current_xact_id(), sum(v) OVER (), row_number() OVER ()) FROM (VALUES (1)) u (v) WHERE $1 > 0',
+    'SELECT concat(pg_current_xact_id(), max(i)) FROM t.locked WHERE i < 0 * $1',
+    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.positive, ''1''::text::t.positive)']) task;
 -- chunksize items share one, which fails as a whole
 SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;

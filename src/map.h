@@ -106,7 +106,7 @@ struct LokySharedPart
 	int			attempts;		/* at the range that have failed */
 	bool		running;		/* the transaction of item lo has begun */
 	bool		whole;			/* the range fails or succeeds as a whole */
-	bool		repeatable;		/* what is not published may be run again */
+	bool		repeatable;		/* outcomes below hold without their transaction */
 	bool		committed;		/* the outcomes below are final */
 	bool		wrote;			/* a procedure has committed something */
 	uint32		noutcomes;

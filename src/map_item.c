@@ -303,7 +303,7 @@ open_plan(LokyMapJob *job, uint64 item)
 		job->plan = loky_plan_get(debug_query_string, map->request.hash,
 								  args.n, args.types);
 	}
-	job->repeatable = loky_plan_is_repeatable(job->plan);
+	job->repeatable = !job->writes && loky_plan_is_repeatable(job->plan);
 	job->part->repeatable = job->repeatable;
 	if (map->counts || !loky_expression_is_possible(job->plan))
 		return;

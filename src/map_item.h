@@ -31,7 +31,8 @@ typedef struct LokyMapJob
 	const uint32 *offsets;		/* NULL: fixed width */
 	const char *items;			/* NULL: in a file, or all are null */
 	Size		stride;			/* of items of fixed width */
-	bool		repeatable;
+	bool		repeatable;		/* as far as is known */
+	bool		writes;			/* ... though it has written: it is not */
 	int			log_min_duration;	/* ms, as the submitter has it; -1: off */
 
 	/* For the length of a transaction; NULL before its first item. */

@@ -10,6 +10,10 @@
  * share one, though each has its own snapshot.  With a chunk size, the items of
  * a chunk share a transaction and fail together.
  *
+ * Whether a statement only reads is known from what functions are declared to be.
+ * Where one that was declared otherwise has written, and an item fails, those
+ * before it are undone with it: they are run again, one in a transaction.
+ *
  * An outcome is written to the worker's part of the map before its transaction
  * commits, and published after: so whoever settles a worker that died between
  * the two can still publish it.
@@ -151,6 +155,18 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 }
 
 /*
+ * Items that were run together have written after all, and are undone as one of them
+ * has failed: have each run alone.
+ */
+static void
+run_apart(LokyMapJob *job)
+{
+	job->writes = true;
+	loky_map_drop_part(job->map, job->part);
+	job->part->running = false;
+}
+
+/*
  * Raise 25001 where an item has begun or ended the transaction that the next one is
  * to share.
  */
@@ -266,6 +282,9 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 			loky_cancel_children(LokyMyWorker);
 			loky_map_cancel_part(job->map, part);
 		}
+		else if (job->repeatable && !part->repeatable && !part->whole &&
+				 part->noutcomes > 0)
+			run_apart(job);
 		else
 		{
 			/* an error at commit is the last item's */

@@ -35,7 +35,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/optimizer.h"
 #include "parser/analyze.h"
 #include "parser/parser.h"
 #include "pgstat.h"
@@ -54,6 +53,7 @@
 #include "utils/timeout.h"
 
 #include "compat.h"
+#include "effects.h"
 #include "log.h"
 #include "plan.h"
 #include "settings.h"
@@ -267,14 +267,13 @@ loky_plan_get(const char *sql, uint64 hash, int nargs, const Oid *types)
 
 /*
  * May the statement be run again, and together with others in a transaction,
- * without anybody being able to tell?  It reads only, and calls no volatile
- * function.
+ * without anybody being able to tell?  So it is as far as the server knows, where it
+ * reads only and calls nothing volatile.  In a transaction; uses CurrentMemoryContext,
+ * which is to be reset soon.
  */
 bool
 loky_plan_is_repeatable(LokyPlan *plan)
 {
-	Query	   *query;
-
 	if (plan->source == NULL)
 		return false;
 	if (plan->repeatable_known && plan->source->is_valid)
@@ -283,10 +282,15 @@ loky_plan_is_repeatable(LokyPlan *plan)
 	plan->repeatable = false;
 	if (list_length(plan->source->query_list) != 1)
 		return false;
-	query = linitial_node(Query, plan->source->query_list);
-	plan->repeatable = query->commandType == CMD_SELECT &&
-		!query->hasModifyingCTE && query->rowMarks == NIL &&
-		!contain_volatile_functions((Node *) query);
+	for (int i = 0; i < plan->nargs; i++)
+	{
+		/* a literal without a type is converted for each run */
+		if (plan->types[i] == UNKNOWNOID &&
+			loky_effects_of_type(plan->final_types[i]))
+			return false;
+	}
+	plan->repeatable = !loky_effects_are_possible(linitial_node(Query,
+																plan->source->query_list));
 	return plan->repeatable;
 }
 

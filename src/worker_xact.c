@@ -141,12 +141,30 @@ end_settings(ResourceReleasePhase phase, bool is_commit, bool is_top_level,
 	guc_level = 0;
 }
 
-/* Mark commits in the slot, for whoever settles it. */
+/*
+ * What the transaction has written is undone.  A statement of a map that was taken
+ * for one that only reads is none then: what it has returned is not valid.
+ */
 static void
-note_commit(XactEvent event, void *arg)
+note_abort(void)
+{
+	LokySharedPart *part;
+
+	final_commit = false;
+	if (LokyMyWorker == NULL || LokyMyWorker->map == NULL ||
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return;
+	part = loky_map_known_part(LokyMyWorker->map, LokyMyWorker->index);
+	if (part != NULL)
+		part->repeatable = false;
+}
+
+/* Mark in the slot how transactions end, for whoever settles it. */
+static void
+note_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
-		final_commit = false;
+		note_abort();
 	if (!is_own_transaction())
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
@@ -172,7 +190,7 @@ note_commit(XactEvent event, void *arg)
 void
 loky_worker_register_callbacks(void)
 {
-	RegisterXactCallback(note_commit, NULL);
+	RegisterXactCallback(note_end, NULL);
 	RegisterResourceReleaseCallback(end_settings, NULL);
 }
 

@@ -25,6 +25,8 @@ my ($f, $offset);
 $s->query(
 	q{CREATE FUNCTION t.plain(x int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
 	  'BEGIN RETURN x; END';
+	  CREATE FUNCTION t.untrue(x int) RETURNS int LANGUAGE plpgsql STABLE AS
+	  'BEGIN RETURN t.touch(x); END';
 	  CREATE PROCEDURE t.twice(x int) LANGUAGE plpgsql AS $$
 	  BEGIN
 		INSERT INTO t.log (i) VALUES (x);
@@ -274,6 +276,7 @@ SKIP:
 		my $touched = q{'t.touch', ARRAY[1, 2, 3, 4, 5, 6], NULL::int};
 		my $twice = q{'t.twice', ARRAY[1, 2, 3], NULL::text};
 		my $plain = q{'t.plain', ARRAY[1, 2, 3, 4, 5, 6], NULL::int};
+		my $untrue = q{'t.untrue', ARRAY[1, 2, 3, 4, 5, 6], NULL::int};
 		my $ok = '1:t 2:t 3:t 4:t 5:t 6:t';
 
 		for my $case (
@@ -289,6 +292,9 @@ SKIP:
 			[ 'committed', "$touched, chunksize => 3, retries => 1", $ok, '6|6|1|6' ],
 			[ 'sealed', "$twice, retries => 3", '1:LK001 2:t 3:t', '5|5|-3|3' ],
 			[ 'committed', "$twice, retries => 3", '1:t 2:t 3:t', '6|6|-3|3' ],
+			[ 'sealed', $untrue, '1:LK001 2:t 3:t 4:t 5:t 6:t', '5|5|2|6' ],
+			[ 'sealed', "$untrue, retries => 3", $ok, '6|6|1|6' ],
+			[ 'committed', $untrue, $ok, '6|6|1|6' ],
 			[ 'taken', $plain, $ok, '0|0||' ],
 			[ 'sealed', $plain, $ok, '0|0||' ],
 			[ 'committed', $plain, $ok, '0|0||' ],

@@ -1,0 +1,183 @@
+/*-------------------------------------------------------------------------
+ *
+ * effects.c
+ *	  Whether running a query may leave anything behind.
+ *
+ * A query has none where it only reads, locks no rows and calls nothing volatile.
+ * The server's own search for volatile functions looks at what a query calls by
+ * name.  It takes an aggregate at its word, which is never volatile, whatever the
+ * functions are that it consists of, and does not look into the checks of a domain,
+ * which run where a value of it comes to be: by a cast, as the result of a function,
+ * or within an array or a row that is read from a text.
+ *
+ * Copyright (c) 2026, loky contributors
+ *
+ * IDENTIFICATION
+ *	  src/effects.c
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "catalog/pg_aggregate.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/lsyscache.h"
+#include "utils/rangetypes.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "effects.h"
+
+static bool has_effects(Node *node, void *context);
+
+static bool
+function_is_volatile(Oid function)
+{
+	return OidIsValid(function) &&
+		func_volatile(function) == PROVOLATILE_VOLATILE;
+}
+
+/* Is any of the functions volatile that the aggregate consists of? */
+static bool
+aggregate_is_volatile(Oid aggregate)
+{
+	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggregate));
+	Form_pg_aggregate form;
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;			/* a window function, which is but one */
+	form = (Form_pg_aggregate) GETSTRUCT(tuple);
+	result = function_is_volatile(form->aggtransfn) ||
+		function_is_volatile(form->aggfinalfn) ||
+		function_is_volatile(form->aggcombinefn) ||
+		function_is_volatile(form->aggserialfn) ||
+		function_is_volatile(form->aggdeserialfn) ||
+		function_is_volatile(form->aggmtransfn) ||
+		function_is_volatile(form->aggminvtransfn) ||
+		function_is_volatile(form->aggmfinalfn);
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Do the checks of the domain have effects, those of what it is made of included? */
+static bool
+domain_has_effects(Oid domain)
+{
+	DomainConstraintRef *ref;
+	ListCell   *lc;
+
+	if (!DomainHasConstraints(domain))
+		return false;
+
+	/* given back when the context is reset */
+	ref = palloc(sizeof(DomainConstraintRef));
+	InitDomainConstraintRef(domain, ref, CurrentMemoryContext, false);
+	foreach(lc, ref->constraints)
+	{
+		DomainConstraintState *constraint = lfirst(lc);
+		Node	   *check = (Node *) constraint->check_expr;
+
+		if (contain_volatile_functions(check) || has_effects(check, NULL))
+			return true;
+	}
+	return false;
+}
+
+static bool
+row_has_effects(Oid type)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+	bool		result = false;
+
+	for (int i = 0; i < desc->natts && !result; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		result = !attribute->attisdropped &&
+			loky_effects_of_type(attribute->atttypid);
+	}
+	ReleaseTupleDesc(desc);
+	return result;
+}
+
+/*
+ * May it have effects that a value of the type comes to be?  In a transaction; uses
+ * CurrentMemoryContext, which is to be reset soon.
+ */
+bool
+loky_effects_of_type(Oid type)
+{
+	Oid			element;
+
+	check_stack_depth();
+	switch (get_typtype(type))
+	{
+		case TYPTYPE_DOMAIN:
+			return domain_has_effects(type) ||
+				loky_effects_of_type(getBaseType(type));
+		case TYPTYPE_COMPOSITE:
+			return row_has_effects(type);
+		case TYPTYPE_RANGE:
+			return loky_effects_of_type(get_range_subtype(type));
+		case TYPTYPE_MULTIRANGE:
+			return loky_effects_of_type(get_multirange_range(type));
+		default:
+			element = get_element_type(type);
+			return OidIsValid(element) && loky_effects_of_type(element);
+	}
+}
+
+/* What the server's search for volatile functions does not find. */
+static bool
+has_effects(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_Query:
+			{
+				Query	   *query = (Query *) node;
+
+				return query->commandType != CMD_SELECT ||
+					query->rowMarks != NIL ||
+					query_tree_walker(query, has_effects, context, 0);
+			}
+		case T_Aggref:
+			if (aggregate_is_volatile(((Aggref *) node)->aggfnoid))
+				return true;
+			break;
+		case T_WindowFunc:
+			if (aggregate_is_volatile(((WindowFunc *) node)->winfnoid))
+				return true;
+			break;
+		case T_FuncExpr:
+		case T_CoerceViaIO:
+		case T_CoerceToDomain:
+			if (loky_effects_of_type(exprType(node)))
+				return true;
+			break;
+		default:
+			break;
+	}
+	return expression_tree_walker(node, has_effects, context);
+}
+
+/*
+ * May running the query, which has been analyzed and rewritten, leave anything
+ * behind?  In a transaction; uses CurrentMemoryContext, which is to be reset soon.
+ */
+bool
+loky_effects_are_possible(Query *query)
+{
+	return query->commandType != CMD_SELECT || query->hasModifyingCTE ||
+		contain_volatile_functions((Node *) query) ||
+		has_effects((Node *) query, NULL);
+}
