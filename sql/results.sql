@@ -16,6 +16,12 @@ SELECT * FROM loky.result(loky.submit('SELECT x FROM t.target x'), NULL::t.ab);
 SELECT * FROM loky.result(loky.submit('SELECT x FROM t.target x'), NULL::jsonb);
 SELECT * FROM loky.result(loky.submit('SELECT x, 2 FROM t.target x'), NULL::record) AS (x t.target, y int);
 TRUNCATE t.target;
+-- A row of one column that is a row: as that column, and as all of it.
+CREATE TYPE t.only AS (x t.ab);
+SELECT * FROM loky.result(loky.submit('SELECT ROW(1, ''a'')::t.ab'), NULL::t.only);
+SELECT * FROM loky.result(loky.submit('SELECT ROW(ROW(1, ''a''))::t.only'), NULL::t.only);
+SELECT r IS NULL AS none, (r).x IS NULL AS nothing FROM loky.result(loky.submit('SELECT NULL::t.only'), NULL::t.only) r;
+DROP TYPE t.only;
 
 -- Scalars, coerced as PL/pgSQL assigns.
 SELECT r, pg_typeof(r) FROM loky.result(loky.submit('SELECT 42')) r;

@@ -1,4 +1,4 @@
-# What has been run, where the trace is small or off, other databases run tasks too,
+# What has been run, where the trace is small, off or larger than what can be shown, other databases run tasks too,
 # or have other encodings; and what the server log tells.
 
 use strict;
@@ -163,6 +163,32 @@ is(traced($s, 'count(*)'), 0, 'no trace is kept');
 is(lanes($s), 0, 'the timeline is empty');
 like($s->query('SELECT loky.timeline_svg()'), qr/nothing has been run/, '... and the picture says so');
 is($s->query(q{SELECT calls FROM loky.stats WHERE task = 't.id'}), 2, 'statistics are');
+
+# More than can be shown: the youngest are.
+my $most = 262144;
+$s->quit;
+$node->append_conf('postgresql.conf',
+	"loky.trace_size = 65536\nloky.max_tasks = 65536\nloky.shared_memory = '256MB'\n");
+$node->restart;
+$s = LokyTest::Session->new($node);
+$s->executor(8);
+my ($first, $last);
+my $shown = 0;
+for my $round (1 .. 30)
+{
+	($first, $last) = split /\|/, $s->query(
+		q{SELECT min(f), max(f) FROM (SELECT future AS f, loky.forget(future) FROM loky.wait(
+			loky.submit_all('SELECT $1 -- a text that is longer than the trace keeps of it, and more than that',
+				ARRAY(SELECT generate_series(1, 50000)))) OFFSET 0) x});
+	next if $round < 7;
+	$shown = traced($s, 'count(*)');
+	last if $shown >= $most;
+}
+is($shown, $most, 'as many are shown as can be');
+is(traced($s, "count(DISTINCT e -> 'args' -> 'future') FILTER (WHERE (e -> 'args' ->> 'future')::bigint BETWEEN $first AND $last)"),
+	50000, '... all of the last ones among them');
+is($s->query('SELECT count(*) > 0 FROM loky.timeline()'), 't', 'there is a timeline');
+like($s->query('SELECT loky.timeline_svg()'), qr/<\/svg>\s*$/, '... and a picture');
 
 $s->quit;
 check_rest($node);
