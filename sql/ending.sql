@@ -35,6 +35,60 @@ SELECT state FROM t.error($q$SELECT loky.result(loky.submit($$BEGIN READ WRITE; 
 SELECT state FROM t.error($q$SELECT loky.result(loky.submit($$COMMIT; INSERT INTO t.ending VALUES (7)$$))$q$);
 SELECT loky.result(loky.submit('SELECT count(*) FROM t.ending WHERE i = 7'));
 COMMIT;
+-- ... nor can a procedure make one that follows its own commits so.
+CREATE PROCEDURE t.writable(statement text, before text, last text, after text) LANGUAGE plpgsql AS $$
+BEGIN
+    COMMIT;
+    EXECUTE statement;
+    IF before = 'commit' THEN
+        COMMIT;
+    END IF;
+    EXECUTE 'INSERT INTO t.ending VALUES (7)';
+    EXECUTE last;
+    IF after = 'commit' THEN
+        COMMIT;
+    END IF;
+END$$;
+BEGIN READ ONLY;
+SELECT statement, (SELECT string_agg(DISTINCT
+                                     (t.error(format('SELECT loky.run(%L, ROW(%L, %L, %L, %L))', 't.writable', statement, before, last, after))).state,
+                                     ' ')
+                   FROM (VALUES ('commit'), ('go on')) b (before), (VALUES ('commit'), ('end')) a (after),
+                        (VALUES ('SELECT 1'), ('SET TRANSACTION READ ONLY')) l (last)) AS states
+FROM (VALUES ('SET TRANSACTION READ WRITE'), ('SET default_transaction_read_only = off'),
+             ('SELECT set_config($$transaction_read_only$$, $$off$$, true)'),
+             ('RESET default_transaction_read_only'), ('RESET ALL')) s (statement);
+COMMIT;
+SELECT count(*) FROM t.ending WHERE i = 7;
+-- what it submits is read-only as it is
+CREATE PROCEDURE t.submits(how text) LANGUAGE plpgsql AS $$BEGIN
+    COMMIT;
+    EXECUTE 'RESET default_transaction_read_only';
+    COMMIT;
+    EXECUTE how;
+END$$;
+BEGIN READ ONLY;
+SELECT (t.error(format('SELECT loky.run(%L, ROW(%L::text))', 't.submits', how))).state, how
+FROM (VALUES ($$SELECT loky.run('INSERT INTO t.ending VALUES (7)')$$),
+             ($$SELECT count(*) FROM loky.map('INSERT INTO t.ending VALUES ($1)', ARRAY[7])$$)) h (how);
+COMMIT;
+SELECT count(*) FROM t.ending WHERE i = 7;
+-- a procedure that reads may commit, and use temporary tables
+CREATE PROCEDURE t.reads() LANGUAGE plpgsql AS $$BEGIN
+    COMMIT;
+    SET TRANSACTION READ ONLY;
+    PERFORM count(*) FROM t.ending;
+    COMMIT;
+    SET default_transaction_read_only = on;
+END$$;
+BEGIN READ ONLY;
+SELECT loky.run('t.reads');
+COMMIT;
+-- afterwards the worker writes as before
+SELECT loky.run('SHOW default_transaction_read_only');
+SELECT loky.run($$INSERT INTO t.ending VALUES (8)$$);
+SELECT loky.run($$SET TRANSACTION READ WRITE; INSERT INTO t.ending VALUES (8)$$);
+SELECT loky.run($$SET default_transaction_read_only = off; COMMIT; INSERT INTO t.ending VALUES (8)$$);
 -- The custom settings of one session are not there for another, also after a task that commits by itself.
 SELECT loky.get_reusable_executor(1, timeout => '61 s', kill_workers => true) AS e \gset
 CREATE PROCEDURE t.commits() LANGUAGE plpgsql AS $$BEGIN COMMIT; END$$;

@@ -100,9 +100,9 @@ loky_compat_find_setting(const char *name)
 #define LokyGucEnumName(setting) \
 	config_enum_lookup_by_value((setting), *(setting)->_enum.variable)
 #else
-#define LokyGuc(type, setting)	((const struct config_##type *) (setting))
+#define LokyGuc(type, setting)	((struct config_##type *) (setting))
 #define LokyGucEnumName(setting) \
-	config_enum_lookup_by_value((struct config_enum *) (setting), \
+	config_enum_lookup_by_value(LokyGuc(enum, setting), \
 								*LokyGuc(enum, setting)->variable)
 #endif
 

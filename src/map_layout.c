@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
@@ -20,6 +19,7 @@
 #include "compat.h"
 #include "held.h"
 #include "map_reader.h"
+#include "read_only.h"
 #include "settings.h"
 #include "snapshot.h"
 #include "submission.h"
@@ -114,7 +114,7 @@ write_request(LokySharedMap *map, const LokyMapCall *call)
 	request.values = call->args.values;
 	request.nulls = call->args.nulls;
 	request.depth = loky_submission_next_depth();
-	request.read_only = XactReadOnly;
+	request.read_only = loky_read_only_is_due();
 	request.env = loky_settings_capture();
 	loky_request_write(&map->request, &request);
 }

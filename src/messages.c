@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "tcop/tcopprot.h"
 
 /* the structures of connections, which we do not touch, need GSSAPI's headers */
@@ -47,7 +48,7 @@ nothing_pending(void)
 	return false;
 }
 
-/* The text of a message's primary field and its severity, for the slot. */
+/* The text of a message's primary field and its severity, cut for the slot. */
 static void
 note_last_words(const char *message, size_t len)
 {
@@ -55,6 +56,8 @@ note_last_words(const char *message, size_t len)
 	const char *end = message + len;
 	const char *severity = "";
 	const char *primary = "";
+	char	   *words = LokyMyWorker->last_words;
+	int			words_len;
 
 	while (place < end && *place != '\0')
 	{
@@ -66,8 +69,11 @@ note_last_words(const char *message, size_t len)
 			primary = place;
 		place += strlen(place) + 1;
 	}
-	snprintf(LokyMyWorker->last_words, LOKY_LAST_WORDS, "%s:  %s",
-			 severity, primary);
+	snprintf(words, LOKY_LAST_WORDS, "%s:  %s", severity, primary);
+
+	/* whole characters alone */
+	words_len = (int) strlen(words);
+	words[pg_mbcliplen(words, words_len, words_len)] = '\0';
 }
 
 /*

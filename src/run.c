@@ -56,13 +56,11 @@
 #include "effects.h"
 #include "log.h"
 #include "plan.h"
+#include "read_only.h"
 #include "settings.h"
 
 /* Plans kept by a worker. */
 #define MAX_PLANS	64
-
-/* the submitter's transaction was read-only: so is all that its task does */
-static bool must_only_read = false;
 
 static dlist_head plans = DLIST_STATIC_INIT(plans);
 static int	nplans = 0;
@@ -383,27 +381,6 @@ loky_run_reset_timeout(void)
 		disable_timeout(STATEMENT_TIMEOUT, false);
 }
 
-/* Start the transaction of a task. */
-void
-loky_run_start_transaction(bool read_only)
-{
-	StartTransactionCommand();
-	must_only_read = read_only;
-	if (read_only)
-		XactReadOnly = true;
-}
-
-/* Raise 25006 where a task that may only read has made its transaction writable. */
-static void
-check_read_only(void)
-{
-	if (must_only_read && !XactReadOnly)
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("task of a read-only transaction cannot become read-write"),
-				 errhint("Submit it outside of the read-only transaction.")));
-}
-
 /*
  * A statement begins: its clock starts.  Raises 25006 where it could write, but must
  * not.
@@ -411,7 +388,7 @@ check_read_only(void)
 void
 loky_run_begin_statement(void)
 {
-	check_read_only();
+	loky_read_only_check();
 	start_statement_timeout();
 }
 
@@ -503,7 +480,7 @@ run_raw(const LokyPlan *plan, RawStmt *raw, bool last, LokyDest *dest,
 	Assert(IsTransactionState());
 	check_statement(raw->stmt);
 	BeginImplicitTransactionBlock();
-	check_read_only();
+	loky_read_only_check();
 	CHECK_FOR_INTERRUPTS();
 	start_statement_timeout();
 	if (analyze_requires_snapshot(raw))

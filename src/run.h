@@ -33,7 +33,6 @@ extern void loky_plan_run(LokyPlan *plan, const LokyValues *args,
 						  LokyDest *dest, LokyCompletion *completion);
 extern void loky_run_put_completion(LokyStoreWriter *writer,
 									const LokyCompletion *completion);
-extern void loky_run_start_transaction(bool read_only);
 extern void loky_run_begin_statement(void);
 extern void loky_run_reset_timeout(void);
 

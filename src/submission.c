@@ -17,7 +17,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -29,6 +28,7 @@
 #include "held.h"
 #include "key.h"
 #include "pledge.h"
+#include "read_only.h"
 #include "sched.h"
 #include "settings.h"
 #include "submission.h"
@@ -234,7 +234,7 @@ loky_submission_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 	request.types = submission->types;
 	request.values = submission->values;
 	request.nulls = submission->nulls;
-	request.read_only = XactReadOnly;
+	request.read_only = loky_read_only_is_due();
 	request.env = loky_settings_capture();
 	loky_request_write(&task->request, &request);
 	if (submission->error != NULL)

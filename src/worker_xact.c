@@ -37,6 +37,7 @@
 #include "compat.h"
 #include "debug_point.h"
 #include "map.h"
+#include "read_only.h"
 #include "run.h"
 #include "run_timeout.h"
 #include "sched.h"
@@ -159,7 +160,10 @@ note_abort(void)
 		part->repeatable = false;
 }
 
-/* Mark in the slot how transactions end, for whoever settles it. */
+/*
+ * Mark in the slot how transactions end, for whoever settles it.  Raises 25006 where a
+ * task that may only read is about to commit more.
+ */
 static void
 note_end(XactEvent event, void *arg)
 {
@@ -167,6 +171,8 @@ note_end(XactEvent event, void *arg)
 		note_abort();
 	if (!is_own_transaction())
 		return;
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		loky_read_only_check();
 	if (event == XACT_EVENT_PRE_COMMIT && final_commit)
 		prepare_final_commit();
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_PREPARE)
@@ -190,6 +196,7 @@ note_end(XactEvent event, void *arg)
 void
 loky_worker_register_callbacks(void)
 {
+	loky_read_only_watch();
 	RegisterXactCallback(note_end, NULL);
 	RegisterResourceReleaseCallback(end_settings, NULL);
 }
@@ -214,7 +221,8 @@ loky_worker_begin_transaction(bool read_only, dsa_pointer snapshot)
 		InterruptPending = true;
 		QueryCancelPending = true;
 	}
-	loky_run_start_transaction(read_only);
+	StartTransactionCommand();
+	loky_read_only_begin(read_only);
 	if (DsaPointerIsValid(snapshot))
 		loky_snapshot_adopt(snapshot);
 	if (loky_worker_role_changed())
@@ -308,6 +316,7 @@ loky_worker_commit(bool adopt_settings)
 				 errmsg("task left a transaction open"),
 				 errhint("Each task runs in a transaction of its own: leave out BEGIN, or end it with COMMIT in the same task.")));
 	}
+	loky_read_only_end();
 	loky_settings_restore_kept();
 	if (adopt_settings)
 		loky_settings_adopt();
@@ -360,6 +369,7 @@ loky_worker_abort(MemoryContext context)
 	AbortOutOfAnyTransaction();
 	PortalErrorCleanup();
 	jit_reset_after_error();
+	loky_read_only_end();
 	guc_level = 0;
 	RESUME_INTERRUPTS();
 	try_to_clean(committed_inside);

@@ -318,6 +318,30 @@ open_gate(8);
 is($s->outcomes($all), '45 succeeded', 'S49: all succeed');
 check_clean($s, 'S49');
 
+# The last words of a worker are cut at a character's end, wherever that is.
+$s->query(q{CREATE DATABASE characters TEMPLATE template0 ENCODING 'UTF8'
+	LC_COLLATE 'C' LC_CTYPE 'C'});
+loky_fixture($node, 'characters');
+my $words = LokyTest::Session->new($node, db => 'characters');
+$words->query(
+	q{SET client_encoding = 'SQL_ASCII';
+	  SET exit_on_error = on;
+	  CREATE FUNCTION t.last_words(n int) RETURNS void LANGUAGE plpgsql AS $$
+	  BEGIN
+		RAISE EXCEPTION '%', repeat('x', n) || repeat(chr(8364), 200);
+	  END$$});
+for my $n (1 .. 3)
+{
+	my $dead = $words->query("SELECT loky.submit('t.last_words', $n)");
+
+	is( $words->query(
+			qq{SELECT length(convert_from(textsend(detail), 'UTF8')) > 80,
+				detail LIKE '%' || repeat(chr(8364), 70) || '%'
+			   FROM loky.exception($dead)}),
+		't|t', "last words with $n characters of one byte");
+}
+$words->quit;
+
 $_->quit for $s, $gate, $caller;
 check_rest($node);
 $node->stop;
