@@ -13,6 +13,10 @@
  * commits by itself leaves no nest level behind; then everything is put back
  * by looking at each setting.
  *
+ * Another environment comes into force in a transaction of its own.  What is known of
+ * it takes the place of what was known before only once that has committed: where it
+ * fails, the server puts all settings back to the environment before.
+ *
  * Copyright (c) 2026, loky contributors
  *
  * IDENTIFICATION
@@ -24,7 +28,6 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -32,12 +35,22 @@
 
 #include "area.h"
 #include "compat.h"
+#include "debug_point.h"
 #include "request.h"
 #include "settings.h"
 #include "settings_list.h"
 
-/* worker: the environment in force */
-static StringInfoData applied;
+/* An environment in a worker, with what it takes. */
+typedef struct Environment
+{
+	MemoryContext memory;		/* of all this; NULL: there is none yet */
+	const char *data;			/* settings of the submitter */
+	Size		len;
+	List	   *hidden;			/* custom settings of the worker's own */
+} Environment;
+
+/* worker: the environment in force, and whether nothing else is */
+static Environment applied;
 static bool applied_known = false;
 
 /* worker: the executor's own settings, which win */
@@ -62,9 +75,6 @@ typedef struct GivenSetting
 	bool		by_superuser;
 	Oid			role;
 } GivenSetting;
-
-/* worker: what custom settings of its own the environment in force hides */
-static List *hidden = NIL;
 
 /* worker: what the task that is about to commit has left */
 static List *kept = NIL;
@@ -104,7 +114,7 @@ env_has(const char *data, Size len, const char *name)
 static bool
 is_applied(const char *name)
 {
-	return applied.data != NULL && env_has(applied.data, applied.len, name);
+	return env_has(applied.data, applied.len, name);
 }
 
 /*
@@ -177,33 +187,33 @@ free_kept(KeptSetting *setting)
 	pfree(setting);
 }
 
-/* Remember that the worker itself has this custom setting. */
+/* The environment hides this custom setting, which the worker itself has. */
 static void
-hide(const char *name, const char *value, Oid role)
+hide(Environment *env, const char *name, const char *value, Oid role)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContext oldcontext = MemoryContextSwitchTo(env->memory);
 	KeptSetting *setting = palloc(sizeof(KeptSetting));
 
 	setting->name = pstrdup(name);
 	setting->value = pstrdup(value);
 	setting->role = role;
-	hidden = lappend(hidden, setting);
+	env->hidden = lappend(env->hidden, setting);
 	MemoryContextSwitchTo(oldcontext);
 }
 
 /* The worker's own custom setting, not hidden any more; NULL: there is none. */
 static KeptSetting *
-unhide(const char *name)
+unhide(Environment *env, const char *name)
 {
 	ListCell   *lc;
 
-	foreach(lc, hidden)
+	foreach(lc, env->hidden)
 	{
 		KeptSetting *setting = lfirst(lc);
 
 		if (strcmp(setting->name, name) != 0)
 			continue;
-		hidden = foreach_delete_current(hidden, lc);
+		env->hidden = foreach_delete_current(env->hidden, lc);
 		return setting;
 	}
 	return NULL;
@@ -214,7 +224,7 @@ unhide(const char *name)
  * worker's own.
  */
 static void
-hide_own(const char *name)
+hide_own(Environment *env, const char *name)
 {
 	struct config_generic *own;
 
@@ -223,7 +233,7 @@ hide_own(const char *name)
 	own = loky_compat_find_setting(name);
 	if (own != NULL && (own->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
 		own->source == PGC_S_SESSION && *LokyGuc(string, own)->variable != NULL)
-		hide(name, *LokyGuc(string, own)->variable, own->srole);
+		hide(env, name, *LokyGuc(string, own)->variable, own->srole);
 }
 
 /* Set a custom setting again that is the worker's own. */
@@ -241,17 +251,17 @@ set_own(const KeptSetting *setting)
  * its caller has made.  One that cannot be set here is left as it is.
  */
 static void
-apply_all(const char *data, Size len)
+apply_all(Environment *env)
 {
-	const char *place = data;
+	const char *place = env->data;
 	GivenSetting setting;
 
-	while (place < data + len)
+	while (place < env->data + env->len)
 	{
 		place = read_given(place, &setting);
 		if (is_installed(setting.name))
 			continue;
-		hide_own(setting.name);
+		hide_own(env, setting.name);
 		(void) set_config_option_ext(setting.name, setting.value,
 									 setting.by_superuser ? PGC_SUSET : PGC_USERSET,
 									 PGC_S_SESSION, setting.role,
@@ -261,7 +271,7 @@ apply_all(const char *data, Size len)
 
 /* Put back what is in force now and not among the settings of env. */
 static void
-undo_all(const LokySharedEnv *env)
+undo_all(Environment *env)
 {
 	const char *place = applied.data;
 	GivenSetting setting;
@@ -276,11 +286,38 @@ undo_all(const LokySharedEnv *env)
 			continue;
 		(void) set_config_option(setting.name, NULL, PGC_SUSET, PGC_S_SESSION,
 								 GUC_ACTION_SET, true, WARNING, false);
-		own = unhide(setting.name);
+		own = unhide(env, setting.name);
 		if (own != NULL)
 			set_own(own);
 		free_kept(own);
 	}
+}
+
+/*
+ * The environment that is to come into force, hiding what the present one does; it
+ * goes with the transaction.
+ */
+static Environment
+create_environment(const LokySharedEnv *shared)
+{
+	Environment env = {0};
+	char	   *copy;
+	ListCell   *lc;
+
+	env.memory = AllocSetContextCreate(TopTransactionContext,
+									   "loky environment",
+									   ALLOCSET_SMALL_SIZES);
+	copy = MemoryContextAlloc(env.memory, shared->len);
+	memcpy(copy, shared->data, shared->len);
+	env.data = copy;
+	env.len = shared->len;
+	foreach(lc, applied.hidden)
+	{
+		const KeptSetting *setting = lfirst(lc);
+
+		hide(&env, setting->name, setting->value, setting->role);
+	}
+	return env;
 }
 
 /*
@@ -290,27 +327,26 @@ undo_all(const LokySharedEnv *env)
 void
 loky_settings_apply(dsa_pointer dp)
 {
-	const LokySharedEnv *env = loky_area_address(dp);
+	const LokySharedEnv *shared = loky_area_address(dp);
+	MemoryContext old = applied.memory;
+	Environment env;
 
-	if (applied_known && applied.len == env->len &&
-		memcmp(applied.data, env->data, env->len) == 0)
+	if (applied_known && applied.len == shared->len &&
+		memcmp(applied.data, shared->data, shared->len) == 0)
 		return;
-	if (applied.data == NULL)
-	{
-		MemoryContext oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-
-		initStringInfo(&applied);
-		MemoryContextSwitchTo(oldcontext);
-	}
 
 	applied_known = false;
 	StartTransactionCommand();
-	undo_all(env);
-	apply_all(env->data, env->len);
+	env = create_environment(shared);
+	undo_all(&env);
+	apply_all(&env);
+	loky_debug_point("applied");
+	MemoryContextSetParent(env.memory, TopMemoryContext);
 	CommitTransactionCommand();
-	resetStringInfo(&applied);
-	appendBinaryStringInfo(&applied, env->data, env->len);
+	applied = env;
 	applied_known = true;
+	if (old != NULL)
+		MemoryContextDelete(old);
 }
 
 /* A task begins, in its transaction.  Returns the nest level to end. */
@@ -395,8 +431,8 @@ loky_settings_restore_kept(void)
 
 		if (is_applied(setting->name))
 		{
-			free_kept(unhide(setting->name));
-			hide(setting->name, setting->value, setting->role);
+			free_kept(unhide(&applied, setting->name));
+			hide(&applied, setting->name, setting->value, setting->role);
 		}
 		else
 			set_own(setting);

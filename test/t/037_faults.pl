@@ -162,6 +162,32 @@ SKIP:
 		check_clean($s, 'after it');
 	};
 
+	subtest 'an error as the settings of a task come into force' => sub {
+		my $id = new_executor();
+		my $bare = LokyTest::Session->new($node);
+		my $worker_has_point = q{SELECT t.outcome(loky.submit('SHOW loky.debug_point'))};
+
+		# The worker has a value of its own, which the submitter's hides.
+		$bare->query("SET loky.executor = $id");
+		$bare->query(q{SELECT loky.run('SELECT set_config(''my.a'', ''own'', false)')});
+		$s->query(q{SET my.a = 'given'});
+		set_point('applied', 'error');
+		ok(poll($bare, $worker_has_point, 'applied error'), 'the worker is to have an error');
+		$f = $s->query(q{SELECT loky.submit('SHOW my.a')});
+		is($s->query("SELECT t.outcome($f)"), '57P01', 'the task fails');
+		set_point('');
+		ok(poll($bare, $worker_has_point, ''), 'no more errors');
+		is($bare->query(q{SELECT loky.run('SHOW my.a')}), 'own', 'the worker has its own');
+		is($s->query(q{SELECT loky.run('SHOW my.a')}), 'given', 'the submitter\'s is set');
+		is($bare->query(q{SELECT loky.run('SHOW my.a')}), 'own', 'and put back');
+		$bare->query(q{SELECT loky.run('SELECT set_config(''my.a'', ''newer'', false)')});
+		is($s->query(q{SELECT loky.run('SHOW my.a')}), 'given', 'once more,');
+		is($bare->query(q{SELECT loky.run('SHOW my.a')}),
+			'newer', 'with nothing left of the time before');
+		$s->query('RESET my.a');
+		$bare->quit;
+	};
+
 	subtest 'a task is cancelled or its worker ended on purpose around the commit' =>
 	  sub {
 		my $kill = sub {
