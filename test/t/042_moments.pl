@@ -209,6 +209,21 @@ is($bob->query(q{SELECT loky.result(loky.submit('t.id', 1))}), 1, 'and not for a
 $gate->query('SELECT pg_advisory_unlock(1)');
 is($alice->query("SELECT loky.result($f)"), 10, 'its arguments went through the reducers');
 
+# ... or is found to be shut down before a commit, while its task is cancelled.
+$alice->query(
+	q{SELECT loky.get_reusable_executor(1); BEGIN});
+$f = $alice->query(q{SELECT loky.submit_task('SELECT 1', on_commit => true)});
+$alice->query('SELECT loky.shutdown()');
+set_point('renewing');
+$alice->send('COMMIT');
+await_point('renewing');
+is($s->query("SELECT loky.cancel($f)"), 't', 'a pledged task is cancelled before the commit');
+fill_slots('PERFORM loky.shutdown();');
+set_point('');
+$alice->answer;
+is( $s->query(
+		q{SELECT count(*) FROM loky.executors WHERE role = 'bob' AND state = 'open'}),
+	0, 'the commit opens no executor of another role');
 $alice->query('RESET ROLE');
 $bob->query('RESET ROLE');
 $_->quit for $alice, $bob;
