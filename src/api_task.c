@@ -290,7 +290,7 @@ loky_submit_all(PG_FUNCTION_ARGS)
 	submission.values = items.values;
 	submission.nulls = items.nulls;
 
-	loky_task_check_room(ref.executor, items.n);
+	loky_task_check_room(ref.executor, ref.id, items.n);
 	tasks = palloc(Max(items.n, 1) * sizeof(LokySharedTask *));
 	ids = palloc(Max(items.n, 1) * sizeof(Datum));
 	for (int i = 0; i < items.n; i++)

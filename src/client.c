@@ -317,10 +317,18 @@ has_ended(const void *arg)
 bool
 loky_client_mark_awaited(LokySharedTask *task, uint64 id)
 {
-	LokySharedExecutor *executor = loky_task_executor(task);
+	LokySharedExecutor *executor;
 	bool		waits;
 
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	/* a pledged task may be moved to another executor (gate.c) */
+	for (;;)
+	{
+		executor = loky_task_executor(task);
+		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		if (loky_task_executor(task) == executor)
+			break;
+		LWLockRelease(&executor->lock);
+	}
 	waits = !loky_client_is_settled(task, id);
 	if (waits && task->waiter != LokyMyProcNumber())
 		task->waiter = task->waiter == LOKY_NO_WAITER ?

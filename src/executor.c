@@ -305,22 +305,24 @@ loky_executor_get(const LokyConfig *config, int max_workers, LokyReuse reuse)
 }
 
 /*
- * An open executor equal to this one, of its role, whatever the present one is.
- * The source's slot must not become another's meanwhile.
+ * An open executor equal to the one with this id, of its role, whatever the present one
+ * is.  Its id is 0 where the source's slot has become another's.
  */
 LokyExecutorRef
-loky_executor_renew(LokySharedExecutor *source)
+loky_executor_renew(LokySharedExecutor *source, int id)
 {
-	LokyConfig *config;
+	LokyConfig *config = NULL;
 	Oid			role;
 	int			max_workers;
 
 	LWLockAcquire(&loky->directory, LW_SHARED);
-	config = loky_config_copy(loky_area_address(source->config));
+	if (source->id == id)
+		config = loky_config_copy(loky_area_address(source->config));
 	role = source->role;
 	max_workers = source->max_workers;
 	LWLockRelease(&loky->directory);
-	return get_for_role(role, config, max_workers, LOKY_REUSE_AUTO);
+	return config == NULL ? (LokyExecutorRef) {NULL, 0} :
+		get_for_role(role, config, max_workers, LOKY_REUSE_AUTO);
 }
 
 /* Find the slot with this id, of any state.  Directory lock held. */

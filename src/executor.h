@@ -32,7 +32,8 @@ typedef enum LokyReuse
 } LokyReuse;
 
 /* by id; 0: the session's current one */
-extern LokyExecutorRef loky_executor_renew(LokySharedExecutor *source);
+extern LokyExecutorRef loky_executor_renew(LokySharedExecutor *source,
+										   int id);
 extern LokyExecutorRef loky_executor_resolve(int id);
 extern LokyExecutorRef loky_executor_get(const LokyConfig *config,
 										 int max_workers, LokyReuse reuse);

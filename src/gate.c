@@ -299,27 +299,30 @@ loky_gate_drop(uint64 id)
 }
 
 /*
- * Let the pledged task be one of this executor, as its own accepts nothing any
- * more.  No lock is held.
+ * Let the pledged task be one of the executor with this id, as its own accepts nothing
+ * any more.  False where the slot is not that executor's any more; true also where the
+ * task is not pledged any more.  No lock is held.
  */
-void
+bool
 loky_gate_move(uint64 id, LokySharedExecutor *target, int target_id)
 {
 	LokySharedTask *task;
 	LokySharedExecutor *source;
+	bool		there;
 
 	task = find_pledged(id);
 	if (task == NULL)
-		return;
+		return true;
 	source = loky_task_executor(task);
 	LWLockRelease(&source->lock);
 	if (source == target)
-		return;
+		return true;
 
 	/* two of a kind are locked in the order of their slots */
 	LWLockAcquire(source < target ? &source->lock : &target->lock, LW_EXCLUSIVE);
 	LWLockAcquire(source < target ? &target->lock : &source->lock, LW_EXCLUSIVE);
-	if (pg_atomic_read_u64(&task->id) == id &&
+	there = target->id == target_id;
+	if (there && pg_atomic_read_u64(&task->id) == id &&
 		loky_task_executor(task) == source && task->waits == LOKY_WAITS_COMMIT)
 	{
 		source->npledged--;
@@ -329,4 +332,5 @@ loky_gate_move(uint64 id, LokySharedExecutor *target, int target_id)
 	}
 	LWLockRelease(&source->lock);
 	LWLockRelease(&target->lock);
+	return there;
 }

@@ -33,6 +33,7 @@
 #include "utils/memutils.h"
 
 #include "after.h"
+#include "debug_point.h"
 #include "executor.h"
 #include "pledge.h"
 #include "sched.h"
@@ -116,20 +117,28 @@ prepare(void)
 		LokySharedTask *task = loky_task_lookup(pledges[i].id);
 		LokySharedExecutor *executor;
 		LokyExecutorRef ref;
+		int			id;
 		bool		open;
 
 		if (task == NULL)
 			continue;
 		executor = loky_task_executor(task);
+		id = executor->id;
 		open = executor->state == LOKY_EXECUTOR_OPEN ||
 			task->waits != LOKY_WAITS_COMMIT;
 		LWLockRelease(&executor->lock);
 		if (open)
 			continue;
 
-		/* its slot, and so the configuration, stays while it is pledged */
-		ref = loky_executor_renew(executor);
-		loky_gate_move(pledges[i].id, ref.executor, ref.id);
+		/*
+		 * Its slot, and so the configuration, stays while the task is pledged; that
+		 * may be cancelled meanwhile.
+		 */
+		loky_debug_point("renewing");
+		do
+			ref = loky_executor_renew(executor, id);
+		while (ref.id != 0 &&
+			   !loky_gate_move(pledges[i].id, ref.executor, ref.id));
 	}
 }
 

@@ -96,7 +96,7 @@ extern bool loky_gate_again(LokySharedExecutor *executor, LokySharedTask *task,
 /* ... and is not */
 extern void loky_gate_commit(uint64 id);
 extern void loky_gate_drop(uint64 id);
-extern void loky_gate_move(uint64 id, LokySharedExecutor *target,
+extern bool loky_gate_move(uint64 id, LokySharedExecutor *target,
 						   int target_id);
 
 /* after.c; no lock is held */

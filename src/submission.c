@@ -69,7 +69,9 @@ loky_submission_take_reducers(LokyExecutorRef ref)
 	const char *part;
 	Size		len;
 	int			max_workers;
+	bool		has_some;
 
+	loky_debug_point("resolved");
 	if (ref.id == kept_id)
 	{
 		kept_id = 0;
@@ -77,7 +79,11 @@ loky_submission_take_reducers(LokyExecutorRef ref)
 		loky_reduce_leave_to(reducers, TopTransactionContext);
 		return reducers;
 	}
-	if (!ref.executor->has_job_reducers)
+
+	/* with that id after it was read, it was that executor's */
+	has_some = ref.executor->has_job_reducers;
+	pg_read_barrier();
+	if (!has_some && ref.executor->id == ref.id)
 		return NULL;
 	config = loky_executor_copy_config(ref.id, &max_workers);
 	if (config == NULL)
@@ -215,7 +221,8 @@ loky_submission_prepare(const LokySubmission *submission, LokyExecutorRef ref)
 				 errmsg("loky accepts no tasks at present"),
 				 errhint("The setting loky.enabled is off.")));
 	request.depth = loky_submission_next_depth();
-	task = loky_task_claim(ref.executor);
+	while ((task = loky_task_claim(ref.executor, ref.id)) == NULL)
+		ref = loky_executor_resolve(ref.id);
 	loky_held_claim(task);
 
 	task->database = MyDatabaseId;

@@ -159,7 +159,7 @@ count_unfinished(void)
  * meanwhile, so claiming them can fail all the same.
  */
 void
-loky_task_check_room(LokySharedExecutor *executor, int ntasks)
+loky_task_check_room(LokySharedExecutor *executor, int id, int ntasks)
 {
 	uint32		limit = role_limit();
 	uint32		unfinished =
@@ -168,6 +168,11 @@ loky_task_check_room(LokySharedExecutor *executor, int ntasks)
 
 	if (ntasks == 0)
 		return;
+
+	/* where the slot is another executor's now, claiming a task will tell */
+	pg_read_barrier();
+	if (executor->id != id)
+		unfinished = 0;
 	if (ntasks <= loky_max_tasks && (uint64) ntasks + unfinished > (uint64) limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_LOKY_QUEUE_FULL),
@@ -191,19 +196,39 @@ loky_task_uncount(LokySharedTask *task)
 	pg_atomic_fetch_sub_u32(&loky->roles[task->role_slot].unfinished, 1);
 }
 
-/*
- * Count one more task, of the role, that is not done; for which the oldest finished
- * future is evicted where loky.max_tasks is reached.  Raises LK008 where none is finished
- * or the role has too many unfinished tasks.
- */
+/* Undo count_task. */
 static void
-count_task(LokySharedRole *role)
+uncount_claim(LokySharedRole *role)
+{
+	pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+	pg_atomic_fetch_sub_u32(&role->held, 1);
+}
+
+/*
+ * Count one more task that is not done for the role of the executor with this id, and
+ * return the role; NULL, and nothing counted, where the slot is not that executor's any
+ * more.  The oldest finished future is evicted where loky.max_tasks is reached.  Raises
+ * LK008 where none is finished or the role has too many unfinished tasks.
+ */
+static LokySharedRole *
+count_task(LokySharedExecutor *executor, int id)
 {
 	uint32		limit = role_limit();
+	LokySharedRole *role = &loky->roles[executor->role_slot];
 
+	/*
+	 * Whoever gives the role's place to another one clears the id before it looks
+	 * whether anything is held; so one of us sees the other.
+	 */
+	pg_atomic_fetch_add_u32(&role->held, 1);
+	if (executor->id != id)
+	{
+		pg_atomic_fetch_sub_u32(&role->held, 1);
+		return NULL;
+	}
 	if (pg_atomic_fetch_add_u32(&role->unfinished, 1) >= limit)
 	{
-		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+		uncount_claim(role);
 		raise_role_full(limit);
 	}
 	while (pg_atomic_fetch_add_u32(&loky->ntasks, 1) >= loky_max_tasks)
@@ -211,10 +236,11 @@ count_task(LokySharedRole *role)
 		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
 		if (!loky_task_evict())
 		{
-			pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+			uncount_claim(role);
 			raise_full();
 		}
 	}
+	return role;
 }
 
 /* Reserve ids.  Raises an error where that fails, so nothing may be counted yet. */
@@ -229,27 +255,30 @@ reserve_ids(void)
 }
 
 /*
- * Claim a task for the executor, whose identity the caller fills in: none of
- * it can be seen until loky_task_publish.  It is one of its role's unfinished ones
- * until it ends or is released.  Raises LK008 as count_task does, 58030 where the file
+ * Claim a task for the executor with this id, whose identity the caller fills in: none
+ * of it can be seen until loky_task_publish.  It is one of its role's unfinished ones
+ * until it ends or is released.  NULL where the slot is not that executor's any more.
+ * Raises LK008 as count_task does, 58030 where the file
  * of ids cannot be written.
  * Must not be called with a lock held.
  */
 LokySharedTask *
-loky_task_claim(LokySharedExecutor *executor)
+loky_task_claim(LokySharedExecutor *executor, int executor_id)
 {
-	LokySharedRole *role = &loky->roles[executor->role_slot];
+	LokySharedRole *role;
 	LokySharedTask *task;
 	uint64		id;
 
 	for (;;)
 	{
-		count_task(role);
+		role = count_task(executor, executor_id);
+		if (role == NULL)
+			return NULL;
 		id = claim_id();
 		if (id != 0)
 			break;
 		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
-		pg_atomic_fetch_sub_u32(&role->unfinished, 1);
+		uncount_claim(role);
 		reserve_ids();
 	}
 	task = &loky->tasks[id % loky->max_tasks];
@@ -258,7 +287,6 @@ loky_task_claim(LokySharedExecutor *executor)
 	task->lane.turn = id;		/* kept here until published */
 	task->executor = executor->slot;
 	task->role_slot = role - loky->roles;
-	pg_atomic_fetch_add_u32(&role->held, 1);
 	task->waiter = LOKY_NO_WAITER;
 	task->pins = 0;
 	task->forgotten = false;

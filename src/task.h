@@ -163,8 +163,10 @@ extern void loky_ids_startup(void);
 extern bool loky_ids_reserve(void);
 
 /* task.c */
-extern LokySharedTask *loky_task_claim(LokySharedExecutor *executor);
-extern void loky_task_check_room(LokySharedExecutor *executor, int ntasks);
+extern LokySharedTask *loky_task_claim(LokySharedExecutor *executor,
+									   int executor_id);
+extern void loky_task_check_room(LokySharedExecutor *executor, int id,
+								 int ntasks);
 extern void loky_task_uncount(LokySharedTask *task);
 extern uint64 loky_task_reserved_id(const LokySharedTask *task);
 extern void loky_task_publish(LokySharedTask *task);

@@ -11,10 +11,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = loky_node(
-	conf => "loky.max_tasks = 64\nloky.shared_memory = '8MB'\n");
+	conf => "loky.max_tasks = 64\nloky.shared_memory = '8MB'\nloky.max_tasks_per_role = 1\n");
 my $s = LokyTest::Session->new($node);
 my $gate = LokyTest::Session->new($node);
-my $offset;
+my ($f, $offset);
 
 plan skip_all => 'the library was built without debug points'
   if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
@@ -165,11 +165,74 @@ for my $goes_on (1, 0)
 	$adder->quit;
 }
 
+# The slot of an idle executor becomes another role's while its session submits: the
+# task is as if the session had named an equal one, and the role's own.
+$s->query(
+	q{CREATE ROLE alice; CREATE ROLE bob;
+	  GRANT USAGE ON SCHEMA loky, t TO alice, bob;
+	  CREATE FUNCTION t.twice(x int) RETURNS int LANGUAGE sql AS 'SELECT 2 * x'});
+my $alice = LokyTest::Session->new($node);
+my $bob = LokyTest::Session->new($node);
+$alice->query('SET ROLE alice');
+$bob->query('SET ROLE bob');
+
+# Make so many executors of bob's that all idle ones of before have gone.
+sub fill_slots
+{
+	my ($then) = @_;
+
+	$bob->query(
+		qq{DO \$\$
+		   BEGIN
+			FOR i IN 1 .. 300 LOOP
+				PERFORM loky.get_reusable_executor(1, settings => format('{"my.x": "%s"}', i)::jsonb);
+				$then
+			END LOOP;
+		   END\$\$});
+	return;
+}
+
+$gate->query('SELECT pg_advisory_lock(1)');
+my $executor = $alice->query(
+	q{SELECT loky.get_reusable_executor(1, job_reducers => '{"int": "t.twice"}')});
+set_point('resolved');
+$alice->send(q{SELECT loky.submit('SELECT t.gate(1, $1)', 5)});
+await_point('resolved');
+fill_slots('');
+is($s->query("SELECT count(*) FROM loky.executors WHERE executor_id = $executor"),
+	0, 'an executor has gone as its session submits');
+set_point('');
+$f = $alice->answer;
+at_gate($s, 1, 1);
+is($alice->fails(q{SELECT loky.submit('t.id', 1)}), 'LK008', 'its task counts for its role');
+is($bob->query(q{SELECT loky.result(loky.submit('t.id', 1))}), 1, 'and not for another');
+$gate->query('SELECT pg_advisory_unlock(1)');
+is($alice->query("SELECT loky.result($f)"), 10, 'its arguments went through the reducers');
+
+# ... or is found to be shut down before a commit, while its task is cancelled.
+$alice->query(
+	q{SELECT loky.get_reusable_executor(1); BEGIN});
+$f = $alice->query(q{SELECT loky.submit_task('SELECT 1', on_commit => true)});
+$alice->query('SELECT loky.shutdown()');
+set_point('renewing');
+$alice->send('COMMIT');
+await_point('renewing');
+is($s->query("SELECT loky.cancel($f)"), 't', 'a pledged task is cancelled before the commit');
+fill_slots('PERFORM loky.shutdown();');
+set_point('');
+$alice->answer;
+is( $s->query(
+		q{SELECT count(*) FROM loky.executors WHERE role = 'bob' AND state = 'open'}),
+	0, 'the commit opens no executor of another role');
+$alice->query('RESET ROLE');
+$bob->query('RESET ROLE');
+$_->quit for $alice, $bob;
+check_places('executors that have gone');
+
 # Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
 # its last reader, and who ends a run or a map.
 my $large = q{'SELECT repeat(''x'', 20000000 + $1)'};
 my $memory = $s->query('SELECT loky._memory_used()');
-my $f;
 
 sub check_cancelled
 {
