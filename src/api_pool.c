@@ -299,6 +299,10 @@ loky_getenv(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	/* no name has this in it, but getenv() takes "NAME=a" for one of "a=..." */
+	if (strchr(name, '=') != NULL)
+		PG_RETURN_NULL();
 	value = getenv(name);
 	if (value == NULL)
 		PG_RETURN_NULL();
