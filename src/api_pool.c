@@ -141,7 +141,7 @@ read_config(FunctionCallInfo fcinfo)
 	LokyValues	initargs;
 
 	check_context(fcinfo);
-	loky_config_draft_init(&draft, PG_ARGISNULL(ARG_TIMEOUT) ? loky_timeout :
+	loky_config_draft_init(&draft, PG_ARGISNULL(ARG_TIMEOUT) ? loky_guc_timeout() :
 						   read_timeout(PG_GETARG_INTERVAL_P(ARG_TIMEOUT)));
 	if (!PG_ARGISNULL(ARG_JOB_REDUCERS))
 		loky_reduce_read(PG_GETARG_JSONB_P(ARG_JOB_REDUCERS), "job_reducers",
