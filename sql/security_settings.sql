@@ -77,6 +77,11 @@ SELECT t.owners_choice();
 \c -reuse-previous=on "options='-c loky.max_workers=1 -c loky.timeout=-1'"
 SELECT t.owners_executors();
 \c -reuse-previous=on "options=''"
+-- nor whether an error ends a worker, the owner's or its own
+SET exit_on_error = on;
+SELECT sqlstate FROM loky.exception(loky.submit('SELECT 1 / 0'));
+RESET exit_on_error;
+SELECT loky.get_reusable_executor(1, settings => '{"exit_on_error": "on"}');
 -- what a function of a lesser role leaves behind in a superuser's task
 \c - :superuser
 CREATE FUNCTION t.leaves() RETURNS text LANGUAGE sql VOLATILE SECURITY DEFINER

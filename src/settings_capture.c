@@ -34,6 +34,7 @@
 static const char *const not_taken_along[] = {
 	"application_name",
 	"client_encoding",
+	"exit_on_error",
 	"is_superuser",
 	"loky.executor",
 	"role",
