@@ -25,6 +25,9 @@ SELECT n, r AS value, r IS NULL AS unset FROM unnest(ARRAY['A', 'N', 'B', 'F', '
 -- the rest is the server's, and the server's is not touched
 SELECT t.env('PGDATA') = coalesce(loky.getenv('PGDATA'), '-') AS same;
 SELECT loky.getenv('A') IS NULL AS not_here, loky.getenv('PATH') IS NOT NULL AS here, loky.getenv(NULL) IS NULL AS null_name, loky.getenv('A=B') IS NULL AS no_name;
+-- nor does a name with a part of the value confirm it
+SELECT loky.getenv('REGRESS_LOKY=a') IS NULL, loky.run('SELECT loky.getenv(''REGRESS_LOKY=a'') IS NULL') AS no_guess FROM loky.get_reusable_executor(1, env => '{"REGRESS_LOKY": "a=b"}');
+RESET loky.executor;
 -- a value may be anything, and so may a name, but for = and nothing
 SELECT loky.get_reusable_executor(1, env => '{"A": "x=y\n z", "a": "small", "É": "ü€", "A B": " blank "}') > 0 AS ok;
 SELECT n, to_json(r) AS value FROM unnest(ARRAY['A', 'a', 'É', 'A B']) n, loky.result(loky.submit('loky.getenv', n)) r;

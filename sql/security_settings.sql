@@ -18,6 +18,21 @@ CREATE FUNCTION t.owners_path() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$SELECT * FROM loky.run('SHOW search_path')$$;
 ALTER FUNCTION t.owners_path OWNER TO regress_loky_owner;
+CREATE FUNCTION t.owners_executors() RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    PERFORM loky.run('SELECT 1');
+    RETURN (SELECT string_agg(max_workers || ' ' || extract(epoch FROM timeout)::int, ', ')
+        FROM loky.executors WHERE role = current_user AND state = 'open');
+END$$;
+ALTER FUNCTION t.owners_executors OWNER TO regress_loky_owner;
+CREATE FUNCTION t.owners_choice() RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET loky.max_workers = 3
+AS $$
+BEGIN
+    PERFORM loky.run('SELECT 1');
+    RETURN (SELECT max_workers FROM loky.executors WHERE role = current_user AND state = 'open');
+END$$;
+ALTER FUNCTION t.owners_choice OWNER TO regress_loky_owner;
 
 \c - regress_loky_evil
 SELECT loky.get_reusable_executor(1) > 0 AS one_worker;
@@ -53,6 +68,20 @@ DO 'BEGIN END';
 SELECT count(set_config('zz.a' || i, '1', false)) FROM generate_series(1, 4) i;
 SELECT * FROM t.owners_path();
 RESET client_min_messages;
+-- the caller does not decide how the owner's executors are, in its own session or by
+-- its connection; the function and the owner do
+SET loky.max_workers = 1;
+SET loky.timeout = -1;
+SELECT t.owners_executors();
+SELECT t.owners_choice();
+\c -reuse-previous=on "options='-c loky.max_workers=1 -c loky.timeout=-1'"
+SELECT t.owners_executors();
+\c -reuse-previous=on "options=''"
+-- nor whether an error ends a worker, the owner's or its own
+SET exit_on_error = on;
+SELECT sqlstate FROM loky.exception(loky.submit('SELECT 1 / 0'));
+RESET exit_on_error;
+SELECT loky.get_reusable_executor(1, settings => '{"exit_on_error": "on"}');
 -- what a function of a lesser role leaves behind in a superuser's task
 \c - :superuser
 CREATE FUNCTION t.leaves() RETURNS text LANGUAGE sql VOLATILE SECURITY DEFINER
@@ -81,6 +110,6 @@ SELECT * FROM t.owners();
 \set back 'options='''' user=' :superuser
 \c -reuse-previous=on :back
 SELECT t.clean();
-DROP FUNCTION t.owners, t.owners_path, t.leaves, t.loaded;
+DROP FUNCTION t.owners, t.owners_path, t.owners_executors, t.owners_choice, t.leaves, t.loaded;
 DROP OWNED BY regress_loky_evil;
 DROP ROLE regress_loky_evil, regress_loky_owner;

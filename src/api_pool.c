@@ -141,7 +141,7 @@ read_config(FunctionCallInfo fcinfo)
 	LokyValues	initargs;
 
 	check_context(fcinfo);
-	loky_config_draft_init(&draft, PG_ARGISNULL(ARG_TIMEOUT) ? loky_timeout :
+	loky_config_draft_init(&draft, PG_ARGISNULL(ARG_TIMEOUT) ? loky_guc_timeout() :
 						   read_timeout(PG_GETARG_INTERVAL_P(ARG_TIMEOUT)));
 	if (!PG_ARGISNULL(ARG_JOB_REDUCERS))
 		loky_reduce_read(PG_GETARG_JSONB_P(ARG_JOB_REDUCERS), "job_reducers",
@@ -299,6 +299,10 @@ loky_getenv(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	/* no name has this in it, but getenv() takes "NAME=a" for one of "a=..." */
+	if (strchr(name, '=') != NULL)
+		PG_RETURN_NULL();
 	value = getenv(name);
 	if (value == NULL)
 		PG_RETURN_NULL();

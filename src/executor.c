@@ -56,7 +56,9 @@ static uint64 default_env_changes = 0;
 int
 loky_executor_default_size(void)
 {
-	return loky_max_workers > 0 ? loky_max_workers : loky_cpu_count(false);
+	int			max_workers = loky_guc_max_workers();
+
+	return max_workers > 0 ? max_workers : loky_cpu_count(false);
 }
 
 /* Has the executor this identity and configuration?  Directory lock held. */
@@ -365,7 +367,7 @@ default_config(void)
 {
 	LokyConfigDraft draft;
 
-	loky_config_draft_init(&draft, loky_timeout);
+	loky_config_draft_init(&draft, loky_guc_timeout());
 	loky_environ_read_default(&draft.parts[LOKY_CONFIG_ENV]);
 	return loky_config_create(&draft);
 }
@@ -375,14 +377,14 @@ static LokyExecutorRef
 resolve_default(void)
 {
 	if (default_ref.executor != NULL && default_role == GetUserId() &&
-		default_timeout == loky_timeout &&
+		default_timeout == loky_guc_timeout() &&
 		default_env_changes == loky_env_changes &&
 		default_ref.executor->id == default_ref.id &&
 		default_ref.executor->state == LOKY_EXECUTOR_OPEN)
 		return default_ref;
 	default_ref = loky_executor_get(default_config(), 0, LOKY_REUSE_AUTO);
 	default_role = GetUserId();
-	default_timeout = loky_timeout;
+	default_timeout = loky_guc_timeout();
 	default_env_changes = loky_env_changes;
 	return default_ref;
 }

@@ -50,8 +50,10 @@ uint64		loky_env_changes = 0;
 
 int			loky_executor_id = 0;
 int			loky_log_min_duration = -1;
-int			loky_max_workers = -1;
-int			loky_timeout = 10000;
+
+/* what sessions make; read as loky_guc_max_workers() and loky_guc_timeout() */
+static int	max_workers = -1;
+static int	timeout = 10000;
 
 /* the text of loky.executor; its number is loky_executor_id */
 static char *executor_setting = NULL;
@@ -148,18 +150,64 @@ check_max_workers_per_role(int *newval, void **extra, GucSource source)
 	return true;
 }
 
+/* The settings of an executor that a session can make. */
+static struct config_generic *max_workers_setting = NULL;
+static struct config_generic *timeout_setting = NULL;
+
 /*
- * Has this session chosen a value for loky.max_workers, rather than taken the
- * one of its role, database or server?
+ * Does the setting's value count for the present role?  Within a SECURITY DEFINER
+ * function the executors are those of its owner, for whom the caller, whose value it
+ * may be, does not decide; the owner's own values and the server's do count.
+ */
+static bool
+counts(const struct config_generic *setting)
+{
+	return GetUserId() == GetOuterUserId() ||
+		setting->source <= PGC_S_DATABASE ||
+		(setting->source >= PGC_S_INTERACTIVE && setting->srole == GetUserId());
+}
+
+/* The value of the setting that counts for the present role. */
+static int
+value_for_role(const struct config_generic *setting)
+{
+	if (counts(setting))
+		return *LokyGuc(int, setting)->variable;
+	return setting->reset_source <= PGC_S_DATABASE ?
+		LokyGuc(int, setting)->reset_val : LokyGuc(int, setting)->boot_val;
+}
+
+/* loky.max_workers for the present role. */
+int
+loky_guc_max_workers(void)
+{
+	return value_for_role(max_workers_setting);
+}
+
+/* loky.timeout for the present role. */
+int
+loky_guc_timeout(void)
+{
+	return value_for_role(timeout_setting);
+}
+
+/*
+ * Has the present role chosen a value for loky.max_workers in this session, rather
+ * than taken the one of its role, database or server?
  */
 bool
 loky_guc_max_workers_is_set(void)
 {
-	static struct config_generic *setting = NULL;
+	return max_workers_setting->source >= PGC_S_INTERACTIVE &&
+		counts(max_workers_setting);
+}
 
-	if (setting == NULL)
-		setting = loky_compat_find_setting("loky.max_workers");
-	return setting != NULL && setting->source >= PGC_S_INTERACTIVE;
+/* Is the setting without meaning for the present role? */
+bool
+loky_guc_is_others(const struct config_generic *setting)
+{
+	return (setting == max_workers_setting || setting == timeout_setting) &&
+		!counts(setting);
 }
 
 static void
@@ -341,7 +389,7 @@ loky_guc_define(void)
 	DefineCustomIntVariable("loky.max_workers",
 							"Sets the number of workers of an executor that names none.",
 							"-1 stands for the number of processors.",
-							&loky_max_workers,
+							&max_workers,
 							-1,
 							-1,
 							MAX_BACKENDS,
@@ -352,7 +400,7 @@ loky_guc_define(void)
 	DefineCustomIntVariable("loky.timeout",
 							"Sets the idle time after which a worker leaves.",
 							"0 means at once, -1 never.",
-							&loky_timeout,
+							&timeout,
 							10000,
 							-1,
 							INT_MAX,
@@ -360,6 +408,8 @@ loky_guc_define(void)
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
 
+	max_workers_setting = loky_compat_find_setting("loky.max_workers");
+	timeout_setting = loky_compat_find_setting("loky.timeout");
 	loky_settings_list_define();
 	loky_debug_point_define();
 	MarkGUCPrefixReserved("loky");

@@ -13,6 +13,8 @@
 #ifndef LOKY_GUC_H
 #define LOKY_GUC_H
 
+struct config_generic;
+
 /* server start; constant afterwards */
 extern int	loky_max_tasks;
 extern int	loky_max_total_workers;
@@ -38,10 +40,11 @@ extern uint64 loky_env_changes;
 
 /* user */
 extern int	loky_executor_id;		/* parsed from loky.executor; 0: default */
-extern int	loky_max_workers;
-extern int	loky_timeout;		/* milliseconds, -1: never */
 
 extern void loky_guc_define(void);
+extern int	loky_guc_max_workers(void);
+extern int	loky_guc_timeout(void); /* milliseconds, -1: never */
 extern bool loky_guc_max_workers_is_set(void);
+extern bool loky_guc_is_others(const struct config_generic *setting);
 
 #endif							/* LOKY_GUC_H */

@@ -25,6 +25,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "guc.h"
 #include "request.h"
 #include "settings.h"
 #include "settings_list.h"
@@ -33,6 +34,7 @@
 static const char *const not_taken_along[] = {
 	"application_name",
 	"client_encoding",
+	"exit_on_error",
 	"is_superuser",
 	"loky.executor",
 	"role",
@@ -79,6 +81,7 @@ static bool
 goes_along(const struct config_generic *setting)
 {
 	return loky_settings_may_be_taken(setting) &&
+		!loky_guc_is_others(setting) &&
 		(setting->source < PGC_S_CLIENT || loky_settings_are_present(setting));
 }
 
