@@ -3,9 +3,8 @@
  * executor.c
  *	  The reusable executor: configurations, and who has which.
  *
- * An executor is found by database, role and configuration.  A session refers
- * to one by its id and checks the id under the executor's lock with each
- * submit, so that the hot path needs no look into the directory.
+ * An executor is found by database, role and configuration.  A session refers to one
+ * by its id, which it checks under the executor's lock with each submit.
  *
  * States
  * ------
@@ -19,8 +18,7 @@
  *
  * Locking
  * -------
- * Identity and state change under the directory's lock and the executor's, in
- * this order.
+ * Identity and state change under the directory's lock, then the executor's.
  *
  * Copyright (c) 2026, loky contributors
  *
