@@ -192,12 +192,12 @@ SELECT t.transactions(task) = 99 AS apart, task FROM unnest(ARRAY[
     'WITH x AS (SELECT FROM t.locked WHERE i = $1 FOR SHARE) SELECT pg_current_xact_id() FROM x',
     'SELECT pg_current_xact_id() WHERE EXISTS (SELECT FROM t.locked WHERE i = $1 FOR UPDATE)']) task;
 -- what only reads shares transactions, aggregates and domains included
-CREATE DOMAIN t.positive AS int CHECK (VALUE > 0) NOT NULL;
+CREATE DOMAIN t.above_0 AS int CHECK (VALUE > 0) NOT NULL;
 SELECT t.transactions(task) < 99 AS shared, task FROM unnest(ARRAY[
     'SELECT concat(pg_current_xact_id(), sum(v), count(*), avg(v), array_agg(v), json_agg(v)) FROM (VALUES (1), (2)) u (v) WHERE v <> $1',
     'SELECT concat(pg_current_xact_id(), sum(v) OVER (), row_number() OVER ()) FROM (VALUES (1)) u (v) WHERE $1 > 0',
     'SELECT concat(pg_current_xact_id(), max(i)) FROM t.locked WHERE i < 0 * $1',
-    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.positive, ''1''::text::t.positive)']) task;
+    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.above_0, ''1''::text::t.above_0)']) task;
 -- chunksize items share one, which fails as a whole
 SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;

@@ -258,8 +258,7 @@ reserve_ids(void)
  * Claim a task for the executor with this id, whose identity the caller fills in: none
  * of it can be seen until loky_task_publish.  It is one of its role's unfinished ones
  * until it ends or is released.  NULL where the slot is not that executor's any more.
- * Raises LK008 as count_task does, 58030 where the file
- * of ids cannot be written.
+ * Raises LK008 as count_task does, 58030 where the file of ids cannot be written.
  * Must not be called with a lock held.
  */
 LokySharedTask *

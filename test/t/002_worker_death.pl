@@ -325,9 +325,9 @@ loky_fixture($node, 'characters');
 my $words = LokyTest::Session->new($node, db => 'characters');
 $words->query(
 	q{SET client_encoding = 'SQL_ASCII';
-	  SET exit_on_error = on;
 	  CREATE FUNCTION t.last_words(n int) RETURNS void LANGUAGE plpgsql AS $$
 	  BEGIN
+		PERFORM set_config('exit_on_error', 'on', true);
 		RAISE EXCEPTION '%', repeat('x', n) || repeat(chr(8364), 200);
 	  END$$});
 for my $n (1 .. 3)

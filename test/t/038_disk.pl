@@ -373,16 +373,19 @@ subtest 'full shared memory' => sub {
 	is($s->fails("SELECT loky.result($f)"), 'LK001', 'a worker that dies');
 	is($s->query(q{SELECT loky.result(loky.submit_task('t.id', ROW(3), key => 'k', delay => '1 ms'))}),
 		3, 'a task with a key and a delay');
+	my $late = $s->query(q{SELECT loky.submit_task('t.id', ROW(1), delay => '1 h')});
 	for my $call (
 		q{loky.map('t.id', ARRAY[1])},
 		q{loky.try_map('t.id', ARRAY[1], NULL::int)},
-		"loky.submit_task('t.id', ROW(1), after => ARRAY[$f])",
+		"loky.submit_task('t.id', ROW(1), after => ARRAY[$late]) FROM generate_series(1, 2000)",
 		q{loky.get_reusable_executor(1, settings => jsonb_build_object('my.x', repeat('x', 100000)))}
 	  )
 	{
 		is($s->fails("SELECT $call"), '53200', "refused: $call");
 		like($s->messages, qr/HINT:  .*loky\.shared_memory/, 'the hint names the setting');
 	}
+
+	is($s->query("SELECT loky.cancel($late)"), 't', 'some were queued before that');
 
 	# Then the maps go on and end, as if nothing had been.
 	my $wrong = 0;
