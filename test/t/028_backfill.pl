@@ -55,12 +55,22 @@ my $writer = LokyTest::Session->new($node);
 $writer->send('CALL t.writer()');
 ok(poll($s, 'SELECT last_value > 10 FROM t.written'), 'others write');
 $caller->executor(2);
+
+# A row of the last chunks, to which others do not write.
+$gate->query('BEGIN; SELECT FROM t.fill WHERE id = 1990000 FOR UPDATE');
 $caller->send(q{
 CREATE TABLE t.report AS
 SELECT * FROM loky.backfill('UPDATE t.fill SET n = n + 1 WHERE id BETWEEN $1 AND $2 AND n >= 0', 't.fill',
 	chunk_rows => 5000, retries => 100, label => 'fill')});
 ok(poll($s, q{SELECT done > 20 FROM loky.progress}), 'chunks are done');
 $s->query(q{SELECT pg_terminate_backend(min(pid)) FROM loky.workers WHERE state = 'busy'});
+my $waiting = 'FROM loky.workers WHERE ' . $gate->pid . ' = ANY (pg_blocking_pids(pid))';
+ok(poll($s, "SELECT count(*) $waiting", 1), 'a worker waits for a row');
+my $first = $s->query("SELECT pid $waiting");
+$s->query("SELECT pg_terminate_backend($first)");
+ok(poll($s, "SELECT count(*) $waiting AND pid <> $first", 1),
+	'it is gone, and another one waits');
+$gate->query('COMMIT');
 $caller->answer;
 $s->query('DROP TABLE t.go');
 $writer->answer;
