@@ -799,13 +799,13 @@ while ($load->pumpable)
 		q{SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM
 		  (SELECT pid FROM loky.workers ORDER BY random() LIMIT 1) x});
 	my $pid = launcher_pid($node);
-	$launchers += kill 'TERM', $pid if defined $pid && $workers % 10 == 9;
+	$launchers += kill 'TERM', $pid if defined $pid && $workers % 5 == 4;
 	usleep(20_000);
 }
 $load->finish;
 is($load->result(0), 0, 'all sessions came to their end') or diag($err);
 note("$workers workers and $launchers launchers were terminated");
-cmp_ok($workers, '>', 20, 'workers were terminated');
+cmp_ok($workers, '>=', 5, 'workers were terminated');
 cmp_ok($launchers, '>', 0, 'and the launcher');
 is( $s->query(
 		q{SELECT (SELECT count(*) = count(DISTINCT i) FROM t.log),
