@@ -302,9 +302,10 @@ subtest 'a role that may not log in, and limits of connections' => sub {
 	$gate->query('SELECT pg_advisory_lock(2)');
 	my $all = $evil->query(q{SELECT loky.submit_all('t.gate', ARRAY[ROW(2, 1), ROW(2, 2), ROW(2, 3)])});
 	at_gate($s, 2, 3);
-	my ($ret, $out, $err) = $node->psql('postgres', 'SELECT 1',
-		connstr => $node->connstr('postgres') . ' user=evil');
-	like($err, qr/too many connections for role/, 'the limit counts sessions');
+	command_fails_like(
+		[ 'psql', '-X', '-d', $node->connstr('postgres') . ' user=evil', '-c', 'SELECT 1' ],
+		qr/too many connections for role/,
+		'the limit counts sessions');
 	$evil->quit;
 	ok( poll($s, q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'evil' AND backend_type = 'client backend'}, 0),
 		'the only session leaves');

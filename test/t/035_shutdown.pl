@@ -91,7 +91,8 @@ subtest 'a smart shutdown waits for a session and its map' => sub {
 	at_gate($gate, 1, 2);
 	my $h = begin_stop('smart');
 	$node->wait_for_log(qr/received smart shutdown request/, $offset);
-	isnt($node->psql('postgres', 'SELECT 1'), 0, 'nobody else may connect');
+	command_fails([ 'psql', '-X', '-d', $node->connstr('postgres'), '-c', 'SELECT 1' ],
+		'nobody else may connect');
 	$gate->query('SELECT pg_advisory_unlock(1)');
 	is($s->answer, '50|1275', 'the map goes on to its end');
 	is($s->query(q{SELECT loky.result(loky.submit('t.id', 7))}),
