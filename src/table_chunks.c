@@ -218,18 +218,19 @@ page_at(const BlockNumber *pages, int n, uint64 amount)
 {
 	uint64		below = 0;
 	BlockNumber start = 0;
+	uint64		width;			/* tables that reach so far */
 
-	for (int i = 0;; i++)
+	for (width = n; width > 1; width--)
 	{
-		uint64		width = n - i;	/* tables that reach so far */
-		uint64		step = (pages[i] - start) * width;
+		BlockNumber end = pages[n - width];
+		uint64		step = (end - start) * width;
 
-		Assert(i < n);
 		if (amount <= below + step)
-			return start + (BlockNumber) ((amount - below + width - 1) / width);
+			break;
 		below += step;
-		start = pages[i];
+		start = end;
 	}
+	return start + (BlockNumber) ((amount - below + width - 1) / width);
 }
 
 /* How much of the rest the next chunk gets. */
