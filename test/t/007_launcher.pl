@@ -128,6 +128,9 @@ SKIP:
 		  or croak 'the configuration is not read again';
 	};
 
+	# Workers that are on their way for what was before must not come between.
+	$s->query('SELECT loky.shutdown()');
+	poll($s, 'SELECT count(*) FROM loky.workers', 0) or croak 'there are workers left';
 	$set_points->('starting wait,adopting wait,attached wait');
 	$gate->query('SELECT pg_advisory_lock(4)');
 	$s->query(q{SELECT loky.get_reusable_executor(1, timeout => '2 h', reuse => 'false')});
@@ -138,11 +141,12 @@ SKIP:
 	$set_points->('adopting wait,attached wait');
 	for (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
 	{
-		last if !kill(0, $worker) || log_since($node, $offset) =~ /point "attached"/;
+		last if !kill(0, $worker) || log_since($node, $offset) =~ /\[$worker\] .*point "attached"/;
 		usleep(20_000);
 	}
 	unlike(log_since($node, $offset),
-		qr/point "attached"/, 'the worker that comes late leaves');
+		qr/\[$worker\] .*point "attached"/,
+		'the worker that comes late leaves');
 	$set_points->('attached wait');
 	isnt($pid_at->('attached'), $worker, 'another one takes its place');
 	$set_points->('');
