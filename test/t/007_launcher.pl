@@ -121,24 +121,18 @@ SKIP:
 		$node->wait_for_log($line, $offset);
 		return (log_since($node, $offset) =~ $line)[0];
 	};
-	my $set_points = sub {
-		$s->query("ALTER SYSTEM SET loky.debug_point = '$_[0]'");
-		$s->query('SELECT pg_reload_conf()');
-		poll($s, 'SHOW loky.debug_point', $_[0])
-		  or croak 'the configuration is not read again';
-	};
 
 	# Workers that are on their way for what was before must not come between.
 	$s->query('SELECT loky.shutdown()');
 	poll($s, 'SELECT count(*) FROM loky.workers', 0) or croak 'there are workers left';
-	$set_points->('starting wait,adopting wait,attached wait');
+	set_debug_points($s, 'starting wait,adopting wait,attached wait');
 	$gate->query('SELECT pg_advisory_lock(4)');
 	$s->query(q{SELECT loky.get_reusable_executor(1, timeout => '2 h', reuse => 'false')});
 	my $future = $s->query(q{SELECT loky.submit('t.gate', 4, 9)});
 	my $worker = $pid_at->('starting');
 	end_launcher();
 	is($pid_at->('adopting'), launcher_pid($node), 'a launcher gives a worker up');
-	$set_points->('adopting wait,attached wait');
+	set_debug_points($s, 'adopting wait,attached wait');
 	for (1 .. 50 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		last if !kill(0, $worker) || log_since($node, $offset) =~ /\[$worker\] .*point "attached"/;
@@ -147,16 +141,16 @@ SKIP:
 	unlike(log_since($node, $offset),
 		qr/\[$worker\] .*point "attached"/,
 		'the worker that comes late leaves');
-	$set_points->('attached wait');
+	set_debug_points($s, 'attached wait');
 	isnt($pid_at->('attached'), $worker, 'another one takes its place');
-	$set_points->('');
+	set_debug_points($s, '');
 	at_gate($s, 4, 1);
 	$gate->query('SELECT pg_advisory_unlock(4)');
 	is($s->query("SELECT loky.result($future)"), 9, 'and runs the task');
 
 	# Neither a worker that dies nor the launcher can settle what it had, as they would
 	# without memory: a later launcher does.
-	$set_points->('settling error');
+	set_debug_points($s, 'settling error');
 	$gate->query('SELECT pg_advisory_lock(5)');
 	$future = $s->query(q{SELECT loky.submit('t.gate', 5, 9)});
 	at_gate($s, 5, 1);
@@ -167,7 +161,7 @@ SKIP:
 	{
 		$node->wait_for_log(qr/$who:  .*debug point "settling"/, $offset);
 	}
-	$set_points->('');
+	set_debug_points($s, '');
 	is($s->outcomes("{$future}"), '1 failed LK001',
 		'what a worker has left is settled in the end');
 	$gate->query('SELECT pg_advisory_unlock(5)');

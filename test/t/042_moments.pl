@@ -30,10 +30,7 @@ sub set_point
 	my $value = $name eq '' ? '' : "$name wait";
 
 	$offset = log_end($node);
-	$s->query("ALTER SYSTEM SET loky.debug_point = '$value'");
-	$s->query('SELECT pg_reload_conf()');
-	poll($s, 'SHOW loky.debug_point', $value)
-	  or die 'the configuration is not read again';
+	set_debug_points($s, $value);
 	return;
 }
 

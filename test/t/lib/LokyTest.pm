@@ -29,7 +29,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(loky_node loky_conf loky_fixture poll pid_of at_gate busy_workers
+our @EXPORT = qw(loky_node loky_conf loky_fixture poll set_debug_points pid_of at_gate busy_workers
   temp_files launcher_pid
   log_end log_since check_rest check_log check_idle check_clean);
 
@@ -121,6 +121,19 @@ sub poll
 	} while (time() < $limit);
 	diag("waited in vain for \"$expected\" of: $query\nlast: $answer");
 	return 0;
+}
+
+# What is to happen at which debug points from now on.  The session has read it when
+# this returns; the signal is on its way to all others.
+sub set_debug_points
+{
+	my ($session, $value) = @_;
+
+	$session->query("ALTER SYSTEM SET loky.debug_point = '$value'");
+	$session->query('SELECT pg_reload_conf()');
+	poll($session, 'SHOW loky.debug_point', $value)
+	  or croak 'the configuration is not read again';
+	return;
 }
 
 # Wait until so many workers stand at the gate k; a test cannot go on without.
