@@ -157,6 +157,7 @@ CREATE AGGREGATE t.touching(int) (SFUNC = t.touch_sum, STYPE = int, INITCOND = 0
 CREATE FUNCTION t.touch_check(x int) RETURNS boolean LANGUAGE sql AS 'SELECT t.touch_or_fail(x) = x';
 CREATE DOMAIN t.checked AS int CHECK (t.touch_check(VALUE));
 CREATE TYPE t.holder AS (x t.checked);
+CREATE TYPE t.span AS RANGE (SUBTYPE = t.checked, MULTIRANGE_TYPE_NAME = t.spans);
 CREATE FUNCTION t.as_checked(x int) RETURNS t.checked IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN x; END';
 CREATE TABLE t.locked AS SELECT i FROM generate_series(0, 99) i;
 CREATE FUNCTION t.stable_touch(x int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN t.touch_or_fail(x); END';
@@ -178,7 +179,9 @@ SELECT e.*, task FROM unnest(ARRAY[
     'SELECT t.as_checked($1)',
     'SELECT ($1::text)::t.checked',
     'SELECT (''{'' || $1::text || ''}'')::t.checked[]',
-    'SELECT (''('' || $1::text || '')'')::t.holder']) WITH ORDINALITY u (task, n), t.effects(task) e ORDER BY n;
+    'SELECT (''('' || $1::text || '')'')::t.holder',
+    'SELECT (''['' || $1::text || '',)'')::t.span',
+    'SELECT (''{['' || $1::text || '',)}'')::t.spans']) WITH ORDINALITY u (task, n), t.effects(task) e ORDER BY n;
 -- a function that is not what it is declared to be: what fails is undone alone
 SELECT ok, rows, task FROM unnest(ARRAY[
     'SELECT t.stable_touch($1)',
@@ -193,11 +196,13 @@ SELECT t.transactions(task) = 99 AS apart, task FROM unnest(ARRAY[
     'SELECT pg_current_xact_id() WHERE EXISTS (SELECT FROM t.locked WHERE i = $1 FOR UPDATE)']) task;
 -- what only reads shares transactions, aggregates and domains included
 CREATE DOMAIN t.above_0 AS int CHECK (VALUE > 0) NOT NULL;
+CREATE DOMAIN t.unchecked AS int;
 SELECT t.transactions(task) < 99 AS shared, task FROM unnest(ARRAY[
     'SELECT concat(pg_current_xact_id(), sum(v), count(*), avg(v), array_agg(v), json_agg(v)) FROM (VALUES (1), (2)) u (v) WHERE v <> $1',
     'SELECT concat(pg_current_xact_id(), sum(v) OVER (), row_number() OVER ()) FROM (VALUES (1)) u (v) WHERE $1 > 0',
     'SELECT concat(pg_current_xact_id(), max(i)) FROM t.locked WHERE i < 0 * $1',
-    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.above_0, ''1''::text::t.above_0)']) task;
+    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.above_0, ''1''::text::t.above_0)',
+    'SELECT concat(pg_current_xact_id(), (0 * $1)::text::t.unchecked)']) task;
 -- chunksize items share one, which fails as a whole
 SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;
