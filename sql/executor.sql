@@ -232,6 +232,26 @@ SELECT t.until(format('NOT EXISTS (SELECT FROM loky.workers WHERE executor_id = 
 SELECT * FROM loky.result(loky.submit('SELECT ''goes on'''));
 SELECT state FROM t.error('SELECT loky.shutdown(NULL)');
 RESET loky.executor;
+-- what was left to itself before can still be killed, or waited for, with no executor named
+SELECT loky.shutdown();
+SELECT t.reset();
+SELECT loky.submit('t.pass', 1) AS a \gset
+SELECT t.until('last_value = 1 FROM t.arrived');
+SELECT loky.shutdown(wait => false);
+SELECT t.reset();
+SELECT loky.submit('t.pass', 1) AS b, loky.submit('t.pass', 1) AS c \gset
+SELECT t.until('last_value = 2 FROM t.arrived');
+SELECT loky.shutdown(wait => false);
+SELECT count(*) FROM loky.executors JOIN loky.tasks USING (executor_id) WHERE executors.state = 'closing' AND future IN (:a, :b, :c);
+SELECT setval('t.gate', 1);
+SELECT loky.shutdown();
+SELECT state FROM loky.wait(ARRAY[:a, :b, :c], '0');
+SELECT t.reset();
+SELECT loky.submit_all('t.pass', ARRAY[1, 1, 1, 1, 1]) AS fs \gset
+SELECT t.until('last_value = 4 FROM t.arrived');
+SELECT loky.shutdown(wait => false);
+SELECT loky.shutdown(kill_workers => true);
+SELECT state, sqlstate, count(*) FROM loky.tasks WHERE future = ANY (:'fs') GROUP BY state, sqlstate ORDER BY state;
 
 -- Many configurations: idle ones make room.
 CREATE FUNCTION t.many(n int) RETURNS int LANGUAGE plpgsql AS $$

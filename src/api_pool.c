@@ -180,7 +180,9 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 {
 	LokyConfig *config;
 	LokyReuse	reuse;
-	LokyExecutorRef previous;
+	LokyExecutorRef *present;
+	int			npresent;
+	LokyExecutorRef previous = {NULL, 0};
 	LokyExecutorRef ref;
 	int			max_workers;
 	int			size;
@@ -196,7 +198,9 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 	kill_workers = PG_GETARG_BOOL(ARG_KILL_WORKERS);
 
 	size = max_workers > 0 ? max_workers : loky_executor_default_size();
-	previous = loky_executor_present();
+	present = loky_executor_present(&npresent);
+	if (npresent > 0)
+		previous = present[0];
 	if (reuse == LOKY_REUSE_TRUE && loky_executor_id != 0)
 	{
 		int			known_size;
@@ -249,11 +253,16 @@ await_rest(LokyExecutorRef ref)
 	loky_client_end_wait();
 }
 
-/* shutdown(wait, kill_workers): end the session's current executor. */
+/*
+ * shutdown(wait, kill_workers): end the session's current executor, and what is left
+ * of earlier ones of its configuration.
+ */
 Datum
 loky_shutdown(PG_FUNCTION_ARGS)
 {
-	LokyExecutorRef ref;
+	LokyExecutorRef *refs;
+	int			n;
+	bool		wait;
 
 	loky_attach();
 	loky_client_check_context();
@@ -266,17 +275,20 @@ loky_shutdown(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot shut down an executor from inside one of its tasks"),
 				 errhint("Call loky.shutdown() from a session.")));
-	ref = loky_executor_present();
-	if (ref.id == 0)
-		PG_RETURN_VOID();
-	if (PG_GETARG_BOOL(0) && loky_held_has_map(ref.executor->slot))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cannot wait for an executor while a map of it is being read"),
-				 errhint("Close the cursor first, or call loky.shutdown(wait => false).")));
-	loky_executor_close(ref, PG_GETARG_BOOL(1));
-	if (PG_GETARG_BOOL(0))
-		await_rest(ref);
+	wait = PG_GETARG_BOOL(0);
+	refs = loky_executor_present(&n);
+	for (int i = 0; i < n && wait; i++)
+	{
+		if (loky_held_has_map(refs[i].executor->slot))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot wait for an executor while a map of it is being read"),
+					 errhint("Close the cursor first, or call loky.shutdown(wait => false).")));
+	}
+	for (int i = 0; i < n; i++)
+		loky_executor_close(refs[i], PG_GETARG_BOOL(1));
+	for (int i = 0; i < n && wait; i++)
+		await_rest(refs[i]);
 	PG_RETURN_VOID();
 }
 

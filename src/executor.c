@@ -64,11 +64,30 @@ static bool
 matches(LokySharedExecutor *executor, Oid role, uint64 fingerprint,
 		const LokyConfig *config)
 {
-	return executor->state == LOKY_EXECUTOR_OPEN &&
+	return executor->state != LOKY_EXECUTOR_FREE &&
 		executor->database == MyDatabaseId &&
 		executor->role == role &&
 		executor->fingerprint == fingerprint &&
 		loky_config_equal(loky_area_address(executor->config), config);
+}
+
+/* The newest one of these that is open, or NULL.  Directory lock held. */
+static LokySharedExecutor *
+find_open(Oid role, uint64 fingerprint, const LokyConfig *config)
+{
+	LokySharedExecutor *newest = NULL;
+
+	for (int i = 0; i < loky->nexecutors; i++)
+	{
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		/* where another session has made a new one, that is the newest */
+		if (executor->state == LOKY_EXECUTOR_OPEN &&
+			matches(executor, role, fingerprint, config) &&
+			(newest == NULL || newest->id < executor->id))
+			newest = executor;
+	}
+	return newest;
 }
 
 /* The slot of the role in the table of roles.  Directory lock held. */
@@ -274,14 +293,8 @@ get_for_role(Oid role, const LokyConfig *config, int max_workers,
 	bool		is_superuser = superuser_arg(role);
 
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	for (int i = 0; i < loky->nexecutors && reuse != LOKY_REUSE_FALSE; i++)
-	{
-		/* where another session has made a new one, that is the newest */
-		if (matches(&loky->executors[i], role, fingerprint, config) &&
-			(ref.executor == NULL ||
-			 ref.executor->id < loky->executors[i].id))
-			ref.executor = &loky->executors[i];
-	}
+	if (reuse != LOKY_REUSE_FALSE)
+		ref.executor = find_open(role, fingerprint, config);
 	if (ref.executor == NULL && max_workers >= 0)
 		ref.executor = create_executor(role, fingerprint, config,
 									   max_workers > 0 ? max_workers :
@@ -387,47 +400,73 @@ resolve_default(void)
 	return default_ref;
 }
 
-/* The default executor, if it is there; id 0 where it is not. */
-static LokyExecutorRef
-present_default(void)
+static int
+compare_newest_first(const void *a, const void *b)
 {
-	return loky_executor_get(default_config(), -1, LOKY_REUSE_AUTO);
+	int			ida = ((const LokyExecutorRef *) a)->id;
+	int			idb = ((const LokyExecutorRef *) b)->id;
+
+	return (ida < idb) - (ida > idb);
+}
+
+/* The configuration of the session's current executor, in CurrentMemoryContext. */
+static LokyConfig *
+present_config(int id)
+{
+	int			max_workers;
+	LokyConfig *config = id == 0 ? NULL :
+		loky_executor_copy_config(id, &max_workers);
+
+	return config != NULL ? config : default_config();
 }
 
 /*
- * The executor that a submit would use now, but without making one: id 0 where
- * there is none.  One that is being shut down counts while no equal one has
- * taken its place.
+ * The executor that a submit would use now, if it is there, and those of its
+ * configuration that were shut down or broke and have yet to come to rest: *n of them,
+ * in CurrentMemoryContext, the open one first, then the newest.
  */
-LokyExecutorRef
-loky_executor_present(void)
+LokyExecutorRef *
+loky_executor_present(int *n)
 {
+	LokyExecutorRef *refs = palloc(loky->nexecutors * sizeof(LokyExecutorRef));
 	int			id = loky_executor_own() != 0 ? loky_executor_own() :
 		loky_executor_id;
-	LokyExecutorRef ref = {NULL, 0};
-	LokyExecutorRef equal;
-	LokyConfig *config;
-	int			max_workers;
-	bool		open = false;
+	LokyConfig *config = present_config(id);
+	uint64		fingerprint = loky_config_hash(config);
+	LokySharedExecutor *open;
+	int			nopen = 0;
 
-	if (id == 0)
-		return present_default();
 	LWLockAcquire(&loky->directory, LW_SHARED);
-	ref.executor = find_by_id(id);
-	if (ref.executor != NULL && ref.executor->database == MyDatabaseId &&
-		ref.executor->role == GetUserId())
+	open = id == 0 ? NULL : find_by_id(id);
+	if (open == NULL || open->state != LOKY_EXECUTOR_OPEN ||
+		!matches(open, GetUserId(), fingerprint, config))
+		open = find_open(GetUserId(), fingerprint, config);
+	if (open != NULL)
+		refs[nopen++] = (LokyExecutorRef) {open, open->id};
+	*n = nopen;
+	for (int i = 0; i < loky->nexecutors; i++)
 	{
-		ref.id = id;
-		open = ref.executor->state == LOKY_EXECUTOR_OPEN;
+		LokySharedExecutor *executor = &loky->executors[i];
+
+		if ((executor->state == LOKY_EXECUTOR_CLOSING ||
+			 executor->state == LOKY_EXECUTOR_BROKEN) &&
+			matches(executor, GetUserId(), fingerprint, config))
+			refs[(*n)++] = (LokyExecutorRef) {executor, executor->id};
 	}
 	LWLockRelease(&loky->directory);
-	if (open)
-		return ref;
-	config = loky_executor_copy_config(id, &max_workers);
-	if (config == NULL)
-		return present_default();
-	equal = loky_executor_get(config, -1, LOKY_REUSE_AUTO);
-	return equal.id != 0 ? equal : ref;
+	qsort(refs + nopen, *n - nopen, sizeof(LokyExecutorRef), compare_newest_first);
+	return refs;
+}
+
+/* Raise 42704 for an id that no executor of the present database and role has had. */
+void
+loky_executor_raise_unknown(int id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("executor %d does not exist", id),
+			 errdetail("There is none with this id for the present database and role."),
+			 errhint("The view loky.executors lists the executors.")));
 }
 
 /* The executor with this id, or an equal one where it is not open any more. */
@@ -464,11 +503,7 @@ resolve_id(int id, bool named)
 	LWLockRelease(&loky->directory);
 
 	if (named && (!known || (executor != NULL && !usable)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("executor %d does not exist", id),
-				 errdetail("There is none with this id for the present database and role."),
-				 errhint("The view loky.executors lists the executors.")));
+		loky_executor_raise_unknown(id);
 	config = loky_executor_copy_config(id, &max_workers);
 	if (config == NULL)
 		return resolve_default();

@@ -35,10 +35,11 @@ typedef enum LokyReuse
 extern LokyExecutorRef loky_executor_renew(LokySharedExecutor *source,
 										   int id);
 extern LokyExecutorRef loky_executor_resolve(int id);
+extern void loky_executor_raise_unknown(int id) pg_attribute_noreturn();
 extern LokyExecutorRef loky_executor_get(const LokyConfig *config,
 										 int max_workers, LokyReuse reuse);
 extern LokyConfig *loky_executor_copy_config(int id, int *max_workers);
-extern LokyExecutorRef loky_executor_present(void);
+extern LokyExecutorRef *loky_executor_present(int *n);
 extern int	loky_executor_own(void);
 extern void loky_executor_resize(LokyExecutorRef ref, int max_workers);
 extern void loky_executor_close(LokyExecutorRef ref, bool kill_workers);
