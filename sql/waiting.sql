@@ -265,8 +265,15 @@ SELECT state FROM loky.wait(ARRAY[:b]);
 SELECT loky.submit_task('SELECT current_setting(''my.test'')', executor => :other, label => 'named') AS a \gset
 SELECT * FROM loky.result(:a);
 SELECT label, executor_id = :other AS there FROM loky.tasks WHERE future = :a;
-SELECT state, hint <> '' AS hinted FROM t.error('SELECT loky.submit_task(''SELECT 1'', executor => 0)');
+SELECT state, message, hint <> '' AS hinted FROM t.error('SELECT loky.submit_task(''SELECT 1'', executor => 0)');
 SELECT * FROM loky.result(loky.submit_task('SELECT $1 || $2', ROW('a', 5)));
+-- times beyond all timestamps: without end, or refused
+SELECT * FROM loky.result(loky.submit('SELECT 1'), NULL::int, '170000000 years');
+SELECT * FROM loky.map('SELECT $1', ARRAY[1], NULL::int, timeout => '170000000 years', item_timeout => '170000000 years');
+SELECT state FROM t.error($$SELECT loky.result(loky.submit('SELECT pg_sleep(60)'), timeout => '-170000000 years')$$);
+SELECT loky.cancel(future, running => true) FROM loky.tasks WHERE task LIKE '%pg_sleep(60)%' AND state IN ('pending', 'running');
+SELECT state, message, hint <> '' AS hinted FROM t.error($$SELECT loky.submit_task('SELECT 1', delay => '170000000 years')$$);
+SELECT state, hint <> '' AS hinted FROM t.error($$SELECT loky.submit_task('SELECT 1', delay => '-170000000 years')$$);
 SELECT state FROM t.error('SELECT loky.submit_task(''t.nope'', ROW(1))');
 SELECT state FROM t.error('SELECT loky.submit_task(NULL)');
 SELECT state FROM t.error('SELECT loky.submit_task(''SELECT 1'', priority => NULL)');

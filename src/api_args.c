@@ -20,6 +20,8 @@
 #include "utils/typcache.h"
 
 #include "api.h"
+#include "client.h"
+#include "executor.h"
 
 /* Raise an error for an argument that must not be null. */
 void
@@ -87,9 +89,12 @@ loky_api_duration(FunctionCallInfo fcinfo, int n, const char *name)
 
 	if (PG_ARGISNULL(n))
 		return 0;
-	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												  TimestampTzGetDatum(now),
-												  PG_GETARG_DATUM(n)));
+	end = loky_client_time_after(now, PG_GETARG_INTERVAL_P(n));
+	if (TIMESTAMP_IS_NOEND(end))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"%s\" is out of range", name),
+				 errhint("Give a length of time that will pass.")));
 	if (end < now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -105,8 +110,10 @@ loky_api_executor(FunctionCallInfo fcinfo, int n)
 	if (PG_ARGISNULL(n))
 		return 0;
 
-	/* no executor has this id, while 0 means the current one inside */
-	return PG_GETARG_INT32(n) == 0 ? -1 : PG_GETARG_INT32(n);
+	/* it means the current one inside */
+	if (PG_GETARG_INT32(n) == 0)
+		loky_executor_raise_unknown(0);
+	return PG_GETARG_INT32(n);
 }
 
 /*

@@ -45,6 +45,10 @@
 /* Looks running that must find all processes taken. */
 #define STUCK_LOOKS		2
 
+/* so many years from now are still a timestamp */
+#define YEARS_AHEAD		290000
+#define YEARS_BACK		4000
+
 /* this process is marked as one that waits */
 static bool in_wait = false;
 
@@ -119,6 +123,26 @@ loky_client_find(int64 id, bool to_cancel)
 	return task;
 }
 
+/*
+ * The time that lies an interval after now: DT_NOEND or DT_NOBEGIN where that is
+ * about as far as timestamps go, or further.
+ */
+TimestampTz
+loky_client_time_after(TimestampTz now, const Interval *interval)
+{
+	double		years = interval->month / (double) MONTHS_PER_YEAR +
+		interval->day / DAYS_PER_YEAR +
+		interval->time / (DAYS_PER_YEAR * (double) USECS_PER_DAY);
+
+	if (years > YEARS_AHEAD)
+		return DT_NOEND;
+	if (years < -YEARS_BACK)
+		return DT_NOBEGIN;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(now),
+												   IntervalPGetDatum(interval)));
+}
+
 /* When an interval from now will have passed; DT_NOEND for NULL. */
 TimestampTz
 loky_client_deadline(const Interval *timeout)
@@ -128,10 +152,7 @@ loky_client_deadline(const Interval *timeout)
 	if (timeout == NULL)
 		return DT_NOEND;
 	now = GetCurrentTimestamp();
-	return Max(now,
-			   DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-													   TimestampTzGetDatum(now),
-													   IntervalPGetDatum(timeout))));
+	return Max(now, loky_client_time_after(now, timeout));
 }
 
 /* This process begins to wait for others. */

@@ -36,6 +36,8 @@ typedef enum LokyWaitUntil
 extern void loky_client_check_context(void);
 
 /* waiting; a deadline of DT_NOEND never passes */
+extern TimestampTz loky_client_time_after(TimestampTz now,
+										  const Interval *interval);
 extern TimestampTz loky_client_deadline(const Interval *timeout);
 extern bool loky_client_wait_done(int64 id, TimestampTz deadline);
 extern bool loky_client_wait_task(LokySharedTask *task, uint64 id,

@@ -33,6 +33,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "client.h"
 #include "run_timeout.h"
 #include "sched.h"
 
@@ -79,9 +80,7 @@ loky_limit_of_interval(const Interval *interval, const char *name)
 
 	if (interval == NULL)
 		return 0;
-	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												  TimestampTzGetDatum(now),
-												  IntervalPGetDatum(interval)));
+	end = loky_client_time_after(now, interval);
 	if (end <= now)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
