@@ -42,6 +42,8 @@ SELECT coalesce(r, 'null') FROM loky.map('SELECT ''<'' || $1 || $2 || ''>''', AR
 SELECT coalesce(r, 'null') FROM loky.map('SELECT coalesce($1, 0) + coalesce($2, 0)', ARRAY[NULL, ROW(1, 2)]) r;
 SELECT count(*) FROM loky.map('t.id', '{}'::int[], NULL::int);
 SELECT count(*) FROM loky.map('t.id', NULL::int[], NULL::int);
+SELECT count(*) FROM loky.map('t.id', NULL, NULL::int);
+SELECT loky.submit_all('t.id', NULL);
 SELECT count(*) FROM loky.map('SELECT 1', ARRAY[NULL, NULL]::record[]);
 SELECT * FROM loky.map('t.id', '{{1,2},{3,4}}'::int[], NULL::int);
 SELECT * FROM loky.map('t.id', '[5:6]={7,8}'::int[], NULL::int);
@@ -118,6 +120,11 @@ BEGIN
 END$$;
 SELECT t.reset();
 SELECT message, context FROM t.error($$SELECT * FROM loky.map('t.fail_in_turn', ARRAY[1, 2], NULL::int)$$);
+-- ... where it cannot be converted here, too
+SELECT state, context FROM t.error($$SELECT * FROM loky.map('SELECT CASE $1 WHEN 2 THEN ''two'' ELSE ''1'' END', ARRAY[1, 2, 3], NULL::int)$$);
+SELECT state, context FROM t.error($$SELECT * FROM loky.map('SELECT $1, 2', ARRAY[7], NULL::int)$$);
+SELECT state, context FROM t.error($$SELECT * FROM loky.flat_map('SELECT CASE g WHEN 9 THEN ''nine'' ELSE ''1'' END FROM generate_series($1, $1 + 4) g', ARRAY[1, 5, 20], NULL::int)$$);
+SELECT ord, ok, sqlstate FROM loky.try_map('SELECT CASE $1 WHEN 2 THEN ''two'' ELSE ''1'' END', ARRAY[1, 2, 3], NULL::int);
 -- what runs is cancelled before the error is raised, what has not started never runs
 SELECT t.reset();
 TRUNCATE t.log;

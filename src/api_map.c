@@ -68,7 +68,8 @@ typedef struct MapState
 	LokyMapReader *map;
 	LokyRowReader *rows;
 	bool		map_desc;		/* rows has the descriptor of the map */
-	LokyStoreReader *store;		/* of the item that is being read, or NULL */
+	uint64		item;			/* that is being read */
+	LokyStoreReader *store;		/* of that item, or NULL */
 	TupleDesc	result_desc;	/* of try_map's rows */
 } MapState;
 
@@ -302,6 +303,44 @@ item_value(MapState *state, MemoryContext context, LokyOutcome *outcome,
 	}
 }
 
+/* Tells of which item it is that a result cannot be converted. */
+static void
+name_item(void *arg)
+{
+	errcontext("loky task, item " UINT64_FORMAT, ((MapState *) arg)->item + 1);
+}
+
+/*
+ * The first row of the item that has this outcome, or, where outcome is NULL, the next
+ * one of that which is being read; false where there is none.
+ */
+static bool
+read_row(MapState *state, MemoryContext context, LokyOutcome *outcome,
+		 Datum *value, bool *isnull)
+{
+	ErrorContextCallback names = {error_context_stack, name_item, state};
+	bool		found = true;
+
+	if (outcome != NULL)
+		state->item = outcome->item;
+	error_context_stack = &names;
+	if (outcome == NULL)
+		found = next_item_row(state, value, isnull);
+	else if (state->mode != LOKY_MAP_FLAT)
+		*value = item_value(state, context, outcome, isnull);
+	else if (outcome->state == LOKY_ITEM_ROWS)
+	{
+		open_item(state, context, outcome);
+		found = next_item_row(state, value, isnull);
+	}
+	else if (outcome->state == LOKY_ITEM_NONE)
+		found = false;
+	else
+		*value = item_value(state, context, outcome, isnull);
+	error_context_stack = names.previous;
+	return found;
+}
+
 /* The next row of map or flat_map; false at the end. */
 static bool
 next_row(MapState *state, MemoryContext context, Datum *value,
@@ -311,21 +350,16 @@ next_row(MapState *state, MemoryContext context, Datum *value,
 
 	for (;;)
 	{
-		if (state->store != NULL && next_item_row(state, value, isnull))
+		if (state->store != NULL &&
+			read_row(state, context, NULL, value, isnull))
 			return true;
 		if (state->map_desc && state->rows->plain &&
 			loky_map_reader_next_value(state->map, value, isnull))
 			return true;
 		if (!loky_map_reader_next(state->map, &outcome))
 			return false;
-		if (state->mode == LOKY_MAP_FLAT && outcome.state == LOKY_ITEM_ROWS)
-			open_item(state, context, &outcome);
-		else if (state->mode != LOKY_MAP_FLAT ||
-				 outcome.state != LOKY_ITEM_NONE)
-		{
-			*value = item_value(state, context, &outcome, isnull);
+		if (read_row(state, context, &outcome, value, isnull))
 			return true;
-		}
 	}
 }
 

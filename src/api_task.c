@@ -285,7 +285,8 @@ loky_submit_all(PG_FUNCTION_ARGS)
 		loky_items_reduce(&items, reducers);
 		loky_submission_keep_reducers(ref, reducers);
 	}
-	submission.callable = loky_resolve(name, items.nparams, items.types);
+	if (items.array != NULL)
+		submission.callable = loky_resolve(name, items.nparams, items.types);
 	submission.types = items.types;
 	submission.values = items.values;
 	submission.nulls = items.nulls;

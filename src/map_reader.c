@@ -104,8 +104,8 @@ loky_map_reader_open(const LokyMapCall *call)
 	reader->next_notice = DT_NOEND;
 	if (reader->nitems == 0)
 	{
-		/* a task that cannot be called is an error all the same */
-		if (call->items->type != RECORDOID)
+		/* a task that cannot be called is an error all the same, where types tell */
+		if (call->items->array != NULL && call->items->type != RECORDOID)
 		{
 			map = loky_map_lay_out(call, false);
 			loky_held_close_map(map);
