@@ -63,12 +63,14 @@ BEGIN
     PERFORM pg_sleep(30);
     RETURN 1;
 EXCEPTION WHEN query_canceled THEN
+    PERFORM t.until('last_value = 1 FROM t.gate');
     RETURN 2;
 END$$;
 SELECT t.reset();
 SELECT loky.submit('t.stubborn') AS a \gset
 SELECT t.until('last_value = 1 FROM t.arrived');
-SELECT loky.cancel(:a, running => true);
+SELECT loky.cancel(:a), loky.cancel(:a, running => true);
+SELECT loky.cancel(:a) AS again, loky.running(:a), setval('t.gate', 1);
 SELECT done, state FROM loky.wait(ARRAY[:a]);
 SELECT count(*) FROM t.log WHERE i = 60;
 -- failed ones cannot be cancelled

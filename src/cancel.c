@@ -75,7 +75,8 @@ loky_cancel_task(LokySharedTask *task, bool running)
 			result = true;
 			break;
 		case LOKY_TASK_RUNNING:
-			result = running && cancel_running(task);
+			result = running ? cancel_running(task) :
+				pg_atomic_read_u32(&task->verdict) == LOKY_VERDICT_CANCEL;
 			break;
 		case LOKY_TASK_CANCELLED:
 			result = true;
