@@ -336,8 +336,7 @@ RETURNS void
 AS 'MODULE_PATHNAME', 'loky_stats_reset_sql'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION loky.stats_reset() IS
-'starts loky.stats and the counters of loky.executors anew, for this database';
-REVOKE EXECUTE ON FUNCTION loky.stats_reset() FROM PUBLIC;
+'starts loky.stats and the counters of loky.executors anew, for this database and the roles whose rights one has';
 
 CREATE FUNCTION loky.trace()
 RETURNS jsonb

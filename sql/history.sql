@@ -86,7 +86,6 @@ SELECT e ->> 'name' AS name, e ->> 'cat' AS cat, e -> 'args' ->> 'state' AS stat
 FROM jsonb_array_elements(loky.trace() -> 'traceEvents') e WHERE e ->> 'cat' <> 'map' AND e ->> 'name' ~ 'die|pass' AND (e ->> 'ts')::numeric > :since GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 
 -- Others see numbers, but no text and no label; those who may read all statistics do.
--- A reset is for superusers, and whom they let.
 CREATE ROLE t_looker;
 CREATE ROLE t_reader IN ROLE pg_read_all_stats;
 GRANT USAGE ON SCHEMA loky, t TO t_looker, t_reader;
@@ -107,7 +106,12 @@ SET ROLE t_looker;
 SELECT place, shown, hidden > 0 AS hidden FROM t.secrets();
 SELECT DISTINCT task FROM loky.stats;
 SELECT DISTINCT e ->> 'name' AS name FROM jsonb_array_elements(loky.trace() -> 'traceEvents') e WHERE e ->> 'ph' = 'X';
+-- each starts its own anew, but not others'
+SELECT * FROM loky.run('SELECT 7');
+SELECT count(*) FILTER (WHERE task = 'SELECT 7') AS own, count(*) > 1 AS others FROM loky.stats;
 SELECT loky.stats_reset();
+SELECT count(*) FILTER (WHERE task = 'SELECT 7') AS own, count(*) > 0 AS others FROM loky.stats;
+SELECT max(succeeded) FROM loky.executors WHERE role = 't_looker';
 SET ROLE t_reader;
 SELECT place, shown > 0 AS shown, hidden FROM t.secrets();
 RESET ROLE;

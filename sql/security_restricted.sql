@@ -64,11 +64,11 @@ INSERT INTO evil.orders (name, command) VALUES
     ('report_progress', 'SELECT loky.report_progress(1)'),
     ('views', 'SELECT (SELECT count(*) FROM loky.executors), (SELECT count(*) FROM loky.workers), (SELECT count(*) FROM loky.tasks), (SELECT count(*) FROM loky.progress), (SELECT count(*) FROM loky.stats)'),
     ('timeline', 'SELECT loky.timeline()'),
+    ('stats_reset', 'SELECT loky.stats_reset()'),
     -- and not on those of whoever is caught
     ('the superuser''s', format('SELECT * FROM loky.result(%s)', :s)),
     ('the superuser''s', format('SELECT loky.forget(%s)', :s)),
     ('the superuser''s', format('SELECT * FROM loky.wait(ARRAY[%s])', :s)),
-    ('the superuser''s', 'SELECT loky.stats_reset()'),
     ('the superuser''s', 'SELECT * FROM loky.table_chunks(''pg_authid'')');
 CREATE TABLE evil.bait (x int PRIMARY KEY);
 INSERT INTO evil.bait VALUES (1);

@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "api.h"
+#include "client.h"
 #include "history.h"
 #include "stats.h"
 #include "timeline.h"
@@ -108,25 +109,47 @@ loky_stats_rows(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* stats_reset(): forget the statistics of this database, and of its executors. */
+/* Start the counters of the executor anew if it is one that the caller may use. */
+static void
+reset_counters(LokySharedExecutor *executor)
+{
+	Oid			role;
+	bool		here;
+
+	LWLockAcquire(&executor->lock, LW_SHARED);
+	role = executor->role;
+	here = executor->id != 0 && executor->database == MyDatabaseId;
+	LWLockRelease(&executor->lock);
+	if (!here || !loky_client_may_use(role))
+		return;
+	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+	if (executor->role == role && executor->database == MyDatabaseId)
+	{
+		executor->succeeded = 0;
+		executor->failed = 0;
+		executor->cancelled = 0;
+	}
+	LWLockRelease(&executor->lock);
+}
+
+/*
+ * stats_reset(): forget the statistics of this database, and of its executors, as far
+ * as they are of roles whose rights the caller has.
+ */
 Datum
 loky_stats_reset_sql(PG_FUNCTION_ARGS)
 {
 	loky_attach();
-	loky_stats_forget_database(MyDatabaseId);
-	for (int i = 0; i < loky->nexecutors; i++)
+	for (int i = 0; i < loky_stats_count(); i++)
 	{
-		LokySharedExecutor *executor = &loky->executors[i];
+		LokySharedStats stats;
 
-		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		if (executor->database == MyDatabaseId)
-		{
-			executor->succeeded = 0;
-			executor->failed = 0;
-			executor->cancelled = 0;
-		}
-		LWLockRelease(&executor->lock);
+		if (loky_stats_copy(i, &stats) && stats.database == MyDatabaseId &&
+			loky_client_may_use(stats.role))
+			loky_stats_forget(i, &stats);
 	}
+	for (int i = 0; i < loky->nexecutors; i++)
+		reset_counters(&loky->executors[i]);
 	PG_RETURN_VOID();
 }
 

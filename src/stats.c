@@ -148,6 +148,19 @@ loky_stats_copy(int n, LokySharedStats *copy)
 	return copy->executor_id != 0;
 }
 
+/* Forget entry n if it still is what the copy tells. */
+void
+loky_stats_forget(int n, const LokySharedStats *copy)
+{
+	Bucket	   *bucket = &loky->stats->buckets[n / BUCKET_SIZE];
+	LokySharedStats *entry = &bucket->entries[n % BUCKET_SIZE];
+
+	SpinLockAcquire(&bucket->mutex);
+	if (entry->role == copy->role && entry->database == copy->database)
+		memset(entry, 0, sizeof(LokySharedStats));
+	SpinLockRelease(&bucket->mutex);
+}
+
 /* Forget what was run in the database. */
 void
 loky_stats_forget_database(Oid database)

@@ -70,6 +70,7 @@ extern void loky_stats_add(const LokyStatsKey *key, const LokyTally *tally,
 						   TimestampTz now);
 extern int	loky_stats_count(void);
 extern bool loky_stats_copy(int n, LokySharedStats *copy);
+extern void loky_stats_forget(int n, const LokySharedStats *copy);
 extern void loky_stats_forget_database(Oid database);
 
 #endif							/* LOKY_STATS_H */
