@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -53,7 +54,15 @@ _PG_init(void)
 {
 	loky_guc_define();
 	if (!process_shared_preload_libraries_in_progress)
+	{
+		if (creating_extension)
+			ereport(WARNING,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("loky is not loaded at server start"),
+					 errdetail("Its functions cannot be used yet."),
+					 errhint("Add loky to shared_preload_libraries and restart the server.")));
 		return;
+	}
 	previous_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shmem;
 	previous_shmem_startup_hook = shmem_startup_hook;

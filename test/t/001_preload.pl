@@ -61,8 +61,10 @@ $node->append_conf('postgresql.conf',
 	slurp_file($FindBin::Bin . '/../loky.conf')
 	  . "shared_preload_libraries = ''\n");
 $node->start;
-$node->safe_psql('postgres', 'CREATE EXTENSION loky');
-pass('the extension can be made');
+my ($rc, $out, $err) = $node->psql('postgres', 'CREATE EXTENSION loky');
+is($rc, 0, 'the extension can be made');
+like($err, qr/WARNING:  loky is not loaded.*HINT:  .*shared_preload_libraries/s,
+	'which warns that it cannot be used yet');
 
 my $s = LokyTest::Session->new($node);
 is( $s->query(
