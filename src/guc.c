@@ -124,6 +124,41 @@ assign_env(const char *newval, void *extra)
 	loky_env_changes++;
 }
 
+/*
+ * A setting of the default executors, which any session may change.  Within a SECURITY
+ * DEFINER function its value may be the caller's, and that of the server counts: what
+ * the database has, else all roles, else the server's configuration.  A process whose
+ * value has been changed keeps none of these itself.
+ */
+typedef struct ExecutorSetting
+{
+	struct config_generic *setting;
+	GucSource	source;			/* the database or all roles; DEFAULT: neither */
+	int			value;			/* ... have this one */
+} ExecutorSetting;
+
+static ExecutorSetting max_workers_setting = {.source = PGC_S_DEFAULT};
+static ExecutorSetting timeout_setting = {.source = PGC_S_DEFAULT};
+
+/* what the server's configuration has; NULL where loky is not loaded at its start */
+static LokySharedDefaults *defaults = NULL;
+
+/*
+ * The setting has this good value by the source.  The values of a database and of all
+ * roles come as the process connects, also when one of the role's or the connection's
+ * is above them.  With these sources nothing is checked that does not take effect.
+ */
+static void
+keep_value(ExecutorSetting *own, int value, GucSource source)
+{
+	if ((source == PGC_S_GLOBAL || source == PGC_S_DATABASE) &&
+		source >= own->source)
+	{
+		own->source = source;
+		own->value = value;
+	}
+}
+
 /* -1 stands for the number of processors; no workers at all is no executor */
 static bool
 check_max_workers(int *newval, void **extra, GucSource source)
@@ -134,6 +169,14 @@ check_max_workers(int *newval, void **extra, GucSource source)
 		GUC_check_errhint("Use -1 for the number of processors.");
 		return false;
 	}
+	keep_value(&max_workers_setting, *newval, source);
+	return true;
+}
+
+static bool
+check_timeout(int *newval, void **extra, GucSource source)
+{
+	keep_value(&timeout_setting, *newval, source);
 	return true;
 }
 
@@ -150,10 +193,6 @@ check_max_workers_per_role(int *newval, void **extra, GucSource source)
 	return true;
 }
 
-/* The settings of an executor that a session can make. */
-static struct config_generic *max_workers_setting = NULL;
-static struct config_generic *timeout_setting = NULL;
-
 /*
  * Does the setting's value count for the present role?  Within a SECURITY DEFINER
  * function the executors are those of its owner, for whom the caller, whose value it
@@ -167,28 +206,54 @@ counts(const struct config_generic *setting)
 		(setting->source >= PGC_S_INTERACTIVE && setting->srole == GetUserId());
 }
 
-/* The value of the setting that counts for the present role. */
+/*
+ * The value of the setting that counts for the present role, where the server's
+ * configuration has that one.
+ */
 static int
-value_for_role(const struct config_generic *setting)
+value_for_role(const ExecutorSetting *own, pg_atomic_uint32 *configured)
 {
-	if (counts(setting))
-		return *LokyGuc(int, setting)->variable;
-	return setting->reset_source <= PGC_S_DATABASE ?
-		LokyGuc(int, setting)->reset_val : LokyGuc(int, setting)->boot_val;
+	if (counts(own->setting))
+		return *LokyGuc(int, own->setting)->variable;
+	return own->source != PGC_S_DEFAULT ? own->value :
+		(int) pg_atomic_read_u32(configured);
 }
 
 /* loky.max_workers for the present role. */
 int
 loky_guc_max_workers(void)
 {
-	return value_for_role(max_workers_setting);
+	return value_for_role(&max_workers_setting, &defaults->max_workers);
 }
 
 /* loky.timeout for the present role. */
 int
 loky_guc_timeout(void)
 {
-	return value_for_role(timeout_setting);
+	return value_for_role(&timeout_setting, &defaults->timeout);
+}
+
+/*
+ * The server's values lie here in shared memory; first written by the postmaster, in
+ * which nothing but the configuration sets values.
+ */
+void
+loky_guc_share(LokySharedDefaults *shared, bool init)
+{
+	defaults = shared;
+	if (init)
+	{
+		pg_atomic_init_u32(&defaults->max_workers, (uint32) max_workers);
+		pg_atomic_init_u32(&defaults->timeout, (uint32) timeout);
+	}
+}
+
+/* The launcher, which has no values of a role or database either, has reloaded them. */
+void
+loky_guc_publish(void)
+{
+	pg_atomic_write_u32(&defaults->max_workers, (uint32) max_workers);
+	pg_atomic_write_u32(&defaults->timeout, (uint32) timeout);
 }
 
 /*
@@ -198,16 +263,17 @@ loky_guc_timeout(void)
 bool
 loky_guc_max_workers_is_set(void)
 {
-	return max_workers_setting->source >= PGC_S_INTERACTIVE &&
-		counts(max_workers_setting);
+	const struct config_generic *setting = max_workers_setting.setting;
+
+	return setting->source >= PGC_S_INTERACTIVE && counts(setting);
 }
 
 /* Is the setting without meaning for the present role? */
 bool
 loky_guc_is_others(const struct config_generic *setting)
 {
-	return (setting == max_workers_setting || setting == timeout_setting) &&
-		!counts(setting);
+	return (setting == max_workers_setting.setting ||
+			setting == timeout_setting.setting) && !counts(setting);
 }
 
 static void
@@ -406,10 +472,10 @@ loky_guc_define(void)
 							INT_MAX,
 							PGC_USERSET,
 							GUC_UNIT_MS,
-							NULL, NULL, NULL);
+							check_timeout, NULL, NULL);
 
-	max_workers_setting = loky_compat_find_setting("loky.max_workers");
-	timeout_setting = loky_compat_find_setting("loky.timeout");
+	max_workers_setting.setting = loky_compat_find_setting("loky.max_workers");
+	timeout_setting.setting = loky_compat_find_setting("loky.timeout");
 	loky_settings_list_define();
 	loky_debug_point_define();
 	MarkGUCPrefixReserved("loky");

@@ -13,7 +13,16 @@
 #ifndef LOKY_GUC_H
 #define LOKY_GUC_H
 
+#include "port/atomics.h"
+
 struct config_generic;
+
+/* What the server's configuration has, for all processes. */
+typedef struct LokySharedDefaults
+{
+	pg_atomic_uint32 max_workers;
+	pg_atomic_uint32 timeout;
+} LokySharedDefaults;
 
 /* server start; constant afterwards */
 extern int	loky_max_tasks;
@@ -42,6 +51,8 @@ extern uint64 loky_env_changes;
 extern int	loky_executor_id;		/* parsed from loky.executor; 0: default */
 
 extern void loky_guc_define(void);
+extern void loky_guc_share(LokySharedDefaults *shared, bool init);
+extern void loky_guc_publish(void);
 extern int	loky_guc_max_workers(void);
 extern int	loky_guc_timeout(void); /* milliseconds, -1: never */
 extern bool loky_guc_max_workers_is_set(void);

@@ -416,6 +416,7 @@ loky_launcher_main(Datum main_arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			loky_guc_publish();
 		}
 		reap_workers();
 		reap_adopted();

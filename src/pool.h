@@ -29,6 +29,7 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+#include "guc.h"
 #include "slot.h"
 #include "task.h"
 
@@ -177,6 +178,9 @@ typedef struct LokySharedControl
 
 	/* Written by the launcher: when it will wake for the next timer. */
 	pg_atomic_uint64 launcher_wakes;
+
+	/* Written by the launcher, after the postmaster; see guc.c. */
+	LokySharedDefaults defaults;
 
 	/* Written by the launcher: workers are wanted that cannot be had.  A hint. */
 	bool		is_short;

@@ -200,6 +200,7 @@ loky_shmem_startup(void)
 		init_objects(lock_tranche);
 		loky_area_init(loky->area, l.area, area_tranche);
 	}
+	loky_guc_share(&loky->defaults, !found);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -192,6 +192,84 @@ subtest 'the making of the extension' => sub {
 };
 
 #--------------------------------------------------------------------------
+# A caller's settings in a SECURITY DEFINER function: that of another role makes no
+# executors in the name of its owner, who has those of the server's values
+#--------------------------------------------------------------------------
+
+subtest 'the executors of an owner' => sub {
+	my @callers = (
+		[ 'a session',          '', 'SET loky.timeout = 5000; SET loky.max_workers = 9' ],
+		[ 'a connection',       '-c loky.timeout=5s -c loky.max_workers=9', '' ],
+		[ 'an altered role',    '', '', 'ALTER ROLE evil SET loky.timeout = 5000;
+		   ALTER ROLE evil SET loky.max_workers = 9' ],
+		[ 'one in a database',  '', '', 'ALTER ROLE evil IN DATABASE postgres SET loky.timeout = 5000;
+		   ALTER ROLE evil IN DATABASE postgres SET loky.max_workers = 9' ]);
+
+	# The size and timeout of the executor that runs a task of the owner's; and its end.
+	$s->query(
+		q{CREATE FUNCTION t.goods() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$
+		  SELECT * FROM loky.run(
+			'SELECT max_workers || '' '' || extract(epoch FROM timeout)::int
+			 FROM loky.executors JOIN loky.workers USING (executor_id)
+			 WHERE pid = pg_backend_pid()') $$;
+		  CREATE FUNCTION t.end_goods() RETURNS void LANGUAGE sql SECURITY DEFINER
+			AS 'SELECT loky.shutdown()';
+		  ALTER FUNCTION t.goods OWNER TO good;
+		  ALTER FUNCTION t.end_goods OWNER TO good});
+
+	# Each kind of caller finds these values, also within a task of its own.
+	my $check = sub {
+		my ($values, $what) = @_;
+
+		for (@callers)
+		{
+			my ($name, $options, $set, $alter) = @$_;
+
+			$s->query($alter) if defined $alter;
+			my $caller = LokyTest::Session->new($node, user => 'evil', options => $options);
+			$caller->query($set);
+			is($caller->query('SHOW loky.timeout'), '5s', "$name has values of its own");
+			is($caller->query('SELECT t.goods()'), $values, "$name: $what");
+			$caller->query('SELECT t.end_goods()');
+			$caller->executor(1, 'kill_workers => true');
+			is($caller->query(q{SELECT loky.run('SELECT t.goods()')}),
+				$values, "$name, in a task: $what");
+			$caller->query('RESET loky.executor; SELECT t.end_goods()');
+			$caller->quit;
+			$s->query(
+				'ALTER ROLE evil RESET ALL; ALTER ROLE evil IN DATABASE postgres RESET ALL');
+		}
+	};
+	# ... and so does one that was there before them.
+	my $long = LokyTest::Session->new($node, user => 'evil', options => $callers[1][1]);
+	my $reload = sub {
+		my ($sql, $values) = @_;
+
+		$s->query($_) for split(/; /, $sql), 'SELECT pg_reload_conf()';
+		ok( poll($long, 'SELECT t.goods(), t.end_goods()', "$values|"),
+			"after a reload: $values");
+	};
+
+	$reload->("ALTER SYSTEM SET loky.timeout = '60 s'; ALTER SYSTEM SET loky.max_workers = 3",
+		'3 60');
+	$check->('3 60', 'those of the file count');
+
+	# what only might come does not count
+	$s->query("ALTER SYSTEM SET loky.timeout = '61 s'");
+	$s->query("ALTER DATABASE template1 SET loky.timeout = '62 s'");
+	$s->query('SELECT count(*) FROM pg_file_settings');
+	$check->('3 60', 'those that are not in force do not');
+
+	$s->query("ALTER ROLE ALL SET loky.timeout = '70 s'; ALTER ROLE ALL SET loky.max_workers = 5");
+	$check->('5 70', 'those of all roles do');
+	$s->query("ALTER DATABASE postgres SET loky.timeout = '80 s'");
+	$check->('5 80', 'that of the database does');
+	$s->query('ALTER DATABASE postgres RESET ALL; ALTER ROLE ALL RESET ALL; ALTER DATABASE template1 RESET ALL');
+	$reload->('ALTER SYSTEM RESET loky.timeout; ALTER SYSTEM RESET loky.max_workers', '4 10');
+	$long->quit;
+};
+
+#--------------------------------------------------------------------------
 # Rights that are taken away while workers are there
 #--------------------------------------------------------------------------
 
