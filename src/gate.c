@@ -37,6 +37,7 @@
 
 #include "after.h"
 #include "backoff.h"
+#include "debug_point.h"
 #include "key.h"
 #include "sched.h"
 
@@ -220,15 +221,16 @@ find_pledged(uint64 id)
 }
 
 /*
- * The executor was shut down after it had been found open for a task that is
- * pledged to it: it accepts tasks again.
+ * The executor with this id was shut down after it had been found open for a task that
+ * is pledged to it: it accepts tasks again.  Nothing is done where the slot is not that
+ * executor's any more, as the task may be cancelled meanwhile.
  */
 static void
-reopen(LokySharedExecutor *executor)
+reopen(LokySharedExecutor *executor, int id)
 {
 	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (executor->npledged > 0)
+	if (executor->id == id && executor->npledged > 0)
 		executor->state = LOKY_EXECUTOR_OPEN;
 	LWLockRelease(&executor->lock);
 	LWLockRelease(&loky->directory);
@@ -247,14 +249,18 @@ loky_gate_commit(uint64 id)
 
 	for (;;)
 	{
+		int			executor_id;
+
 		task = find_pledged(id);
 		if (task == NULL)
 			return;				/* cancelled, or what it waits for failed */
 		executor = loky_task_executor(task);
 		if (executor->state == LOKY_EXECUTOR_OPEN)
 			break;
+		executor_id = executor->id;
 		LWLockRelease(&executor->lock);
-		reopen(executor);
+		loky_debug_point("reopening");
+		reopen(executor, executor_id);
 	}
 	executor->npledged--;
 	task->pledged = false;

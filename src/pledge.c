@@ -151,6 +151,7 @@ at_transaction_end(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			prepare();
+			loky_debug_point("renewed");
 			break;
 		case XACT_EVENT_COMMIT:
 			for (int i = 0; i < npledges; i++)

@@ -221,9 +221,39 @@ $alice->answer;
 is( $s->query(
 		q{SELECT count(*) FROM loky.executors WHERE role = 'bob' AND state = 'open'}),
 	0, 'the commit opens no executor of another role');
+
+# ... or is shut down between that and the commit, which opens it again; while its task
+# is cancelled the slot becomes that of another one, which is shut down with a task that
+# is pledged to it.
+fill_slots('');
+my $twin = LokyTest::Session->new($node);
+my $make = q{SELECT loky.get_reusable_executor(1, settings => '{"my.x": "twin"}')};
+$twin->query('SET ROLE alice');
+$executor = $alice->query("$make; BEGIN");
+$f = $alice->query(q{SELECT loky.submit_task('SELECT 1', on_commit => true)});
+set_point('renewed');
+$alice->send('COMMIT');
+await_point('renewed');
+is($twin->query($make), $executor, 'two sessions have one executor');
+$twin->query('SELECT loky.shutdown(wait => false)');
+set_point('reopening');
+await_point('reopening');
+is($s->query("SELECT loky.cancel($f)"), 't', 'a pledged task is cancelled in the commit');
+ok( poll(
+		$s, "SELECT count(*) FROM loky.executors WHERE executor_id = $executor AND state <> 'closed'", 0),
+	'its executor is closed');
+$executor = $bob->query(
+	q{SELECT loky.get_reusable_executor(1, settings => '{"my.x": "new"}'); BEGIN});
+$bob->query(
+	q{SELECT loky.submit_task('SELECT 1', on_commit => true); SELECT loky.shutdown(wait => false)});
+set_point('');
+$alice->answer;
+is($s->query("SELECT count(*) FROM loky.executors WHERE executor_id = $executor AND state = 'open'"),
+	0, 'the commit does not open the one that has the slot now');
+$bob->query('ROLLBACK');
 $alice->query('RESET ROLE');
 $bob->query('RESET ROLE');
-$_->quit for $alice, $bob;
+$_->quit for $alice, $bob, $twin;
 check_places('executors that have gone');
 
 # Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
