@@ -124,7 +124,8 @@ discard(LokySharedTask *task)
 
 /*
  * Do what is left to do after tasks have ended: wake who waits for them, let go on
- * what was to run after them, free what nobody asks for.  No lock is held.
+ * what was to run after them, free what nobody asks for, and what an attempt left that
+ * another one follows.  No lock is held.
  */
 void
 loky_end_conclude(LokyAftermath *after)
@@ -145,5 +146,6 @@ loky_end_conclude(LokyAftermath *after)
 	}
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
+	loky_store_free(&after->dropped);
 	RESUME_INTERRUPTS();
 }

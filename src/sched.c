@@ -650,8 +650,8 @@ loky_sched_settle(LokySharedWorker *worker)
 		after.nready++;
 	loky_sched_unlock(executor, &after);
 	loky_wake_launcher();
-	if (map != NULL)
-		loky_map_free(map);
 	loky_end_conclude(&after);
 	wake_shutdown_waiters(executor);
+	if (map != NULL)
+		loky_map_free(map);
 }

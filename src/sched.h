@@ -35,6 +35,7 @@ typedef struct LokyAftermath
 	LokyEdgeList met;			/* of those that have succeeded */
 	LokyEdgeList unmet;			/* of others */
 	LokySharedTask *discarded;	/* to be freed, linked by next */
+	LokySharedStore dropped;	/* of an attempt that failed: to be freed */
 	TimestampTz now;			/* when they end; 0: look at the clock */
 } LokyAftermath;
 

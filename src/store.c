@@ -253,6 +253,20 @@ loky_store_free(LokySharedStore *store)
 }
 
 /*
+ * Make the store empty; what it holds outside of itself goes to rest, which holds
+ * nothing, to be freed later.
+ */
+void
+loky_store_detach(LokySharedStore *store, LokySharedStore *rest)
+{
+	Assert(!DsaPointerIsValid(rest->segments) && !rest->has_file);
+	rest->segments = store->segments;
+	rest->has_file = store->has_file;
+	rest->fileset = store->fileset;
+	loky_store_init(store, store->inline_size);
+}
+
+/*
  * Make one record the whole content of the store, without a writer.  Never
  * raises an error: where there is no memory the store stays empty.
  */

@@ -71,6 +71,7 @@ typedef struct LokyStoreReader LokyStoreReader;
 
 extern void loky_store_init(LokySharedStore *store, uint32 inline_size);
 extern void loky_store_free(LokySharedStore *store);
+extern void loky_store_detach(LokySharedStore *store, LokySharedStore *rest);
 extern void loky_store_spill(LokySharedStore *store);
 extern void loky_store_set(LokySharedStore *store, LokyRecordKind kind,
 						   const void *data, Size len);

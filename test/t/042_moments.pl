@@ -256,6 +256,25 @@ $bob->query('RESET ROLE');
 $_->quit for $alice, $bob, $twin;
 check_places('executors that have gone');
 
+# What a failed attempt has left lies in a file: others submit and cancel in the
+# executor while that is removed.
+$s->query(
+	q{CREATE FUNCTION t.fail_at_length(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		RAISE NOTICE '%', repeat('x', 20000000);
+		RAISE EXCEPTION USING ERRCODE = '40001';
+	  END$$});
+set_point('deleting');
+$f = $s->query(q{SELECT loky.submit_task('t.fail_at_length', ROW(1), retries => 1)});
+await_point('deleting');
+is($s->query("SELECT state FROM loky.tasks WHERE future = $f"), 'pending',
+	'a task waits for its next attempt');
+is($s->query("SELECT loky.cancel($f)"), 't', 'and is cancelled as the file is removed');
+set_point('');
+is($s->query(q{SELECT loky.run('SELECT 1')}), 1, 'its worker goes on');
+is(scalar(grep { -f $_ } temp_files($node)), 0, 'no file is left');
+check_places('files of failed attempts');
+
 # Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
 # its last reader, and who ends a run or a map.
 my $large = q{'SELECT repeat(''x'', 20000000 + $1)'};
