@@ -83,7 +83,7 @@ typedef struct LokySharedWorker
 	bool		orphan;			/* its launcher is gone: attaches no more, or
 								 * leaves when idle */
 	int			depth;			/* of what it runs, while it waits */
-	bool		exited;			/* the process has settled itself */
+	bool		exited;			/* settled, by its process or the launcher */
 	LokySharedTask *task;
 	LokySharedMap *map;
 	dlist_node	node;			/* in the idle list */

@@ -123,8 +123,8 @@ struct LokySharedTask
 	pg_atomic_uint32 state;
 
 	/*
-	 * LokyVerdict: whether a cancel or the final commit came first.  Moves
-	 * once from NONE, by compare and exchange.
+	 * LokyVerdict: whether a cancel or the final commit came first.  Moves from
+	 * NONE once in each attempt, by compare and exchange.
 	 */
 	pg_atomic_uint32 verdict;
 
