@@ -263,7 +263,7 @@ look_at(LokySharedAfter *after, LokyAftermath *more)
 			loky_store_set(&task->result, LOKY_RECORD_ERROR, error.data,
 						   error.len);
 			loky_end_task(executor, task, LOKY_TASK_FAILED,
-								ERRCODE_LOKY_DEPENDENCY_FAILED, more);
+						  ERRCODE_LOKY_DEPENDENCY_FAILED, more);
 		}
 		else if (failed == 0 && task->waits == LOKY_WAITS_AFTER)
 			loky_gate_advance(executor, task, more);

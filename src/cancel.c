@@ -70,8 +70,7 @@ loky_cancel_task(LokySharedTask *task, bool running)
 	switch ((LokyTaskState) pg_atomic_read_u32(&task->state))
 	{
 		case LOKY_TASK_PENDING:
-			loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0,
-								&after);
+			loky_end_task(executor, task, LOKY_TASK_CANCELLED, 0, &after);
 			result = true;
 			break;
 		case LOKY_TASK_RUNNING:

@@ -52,7 +52,7 @@ take_edges(LokySharedTask *task, LokyEdgeList *list)
  */
 void
 loky_end_task(LokySharedExecutor *executor, LokySharedTask *task,
-					LokyTaskState state, int sqlstate, LokyAftermath *after)
+			  LokyTaskState state, int sqlstate, LokyAftermath *after)
 {
 	Assert(LWLockHeldByMeInMode(&executor->lock, LW_EXCLUSIVE));
 	if (task->waits != LOKY_WAITS_NOTHING || task->has_key)

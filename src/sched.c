@@ -160,7 +160,7 @@ loky_sched_submit(LokySharedExecutor *executor, int id,
 		loky_task_publish(task);
 		if (task->sqlstate != 0)
 			loky_end_task(executor, task, LOKY_TASK_FAILED,
-								task->sqlstate, after);
+						  task->sqlstate, after);
 		else if (task->gated)
 			loky_gate_enter(executor, task, after);
 		else

@@ -76,9 +76,9 @@ extern void loky_sched_unlock(LokySharedExecutor *executor,
 							  LokyAftermath *after);
 
 /* end.c; the executor's lock is held */
-extern void loky_end_task(LokySharedExecutor *executor,
-								LokySharedTask *task, LokyTaskState state,
-								int sqlstate, LokyAftermath *after);
+extern void loky_end_task(LokySharedExecutor *executor, LokySharedTask *task,
+						  LokyTaskState state, int sqlstate,
+						  LokyAftermath *after);
 
 /* ... and is not */
 extern void loky_end_conclude(LokyAftermath *after);
