@@ -339,6 +339,80 @@ begin_stop(LokySharedExecutor *executor, LokySharedWorker *worker,
 	list->launcher = true;
 }
 
+/* The worker, which was started or woken, is at the queue. */
+static void
+arrive(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	if (worker->state == LOKY_WORKER_STARTING)
+	{
+		executor->nstarting--;
+		executor->failed_starts = 0;
+		executor->starved = LOKY_SHORTAGE_NONE;
+		worker->ready = GetCurrentTimestamp();
+		worker->state = LOKY_WORKER_BUSY;
+	}
+	else if (pg_atomic_read_u32(&worker->woken) != 0)
+	{
+		executor->nwaking--;
+		pg_atomic_write_u32(&worker->woken, 0);
+	}
+}
+
+/* The worker takes the map, or the next task, of the lane. */
+static LokyNext
+take(LokySharedExecutor *executor, LokySharedWorker *worker,
+	 LokySharedLane *lane)
+{
+	LokySharedTask *task;
+
+	pg_atomic_write_u64(&worker->run, pg_atomic_read_u64(&worker->run) + 1);
+	if (lane->map != NULL)
+	{
+		worker->map = lane->map;
+		lane->map->nworkers++;
+		loky_queue_turn(executor, lane);
+		return LOKY_NEXT_MAP;
+	}
+	task = loky_queue_pop(executor, lane);
+	worker->task = task;
+	worker->phase = LOKY_PHASE_TAKEN;
+	task->worker = worker->pid;
+	task->worker_slot = worker->index;
+	task->attempts++;
+	task->started = GetCurrentTimestamp();
+	executor->nrunning++;
+	loky_task_set_state(task, LOKY_TASK_RUNNING);
+	return LOKY_NEXT_TASK;
+}
+
+/*
+ * Is a worker for which there is nothing to do to leave rather than rest?  If for what
+ * the executor yields to others, it has yielded.
+ */
+static bool
+leaves_unused(LokySharedExecutor *executor)
+{
+	/* with nothing to do it need not have its slice */
+	if (executor->yields > 0)
+	{
+		executor->yields--;
+		return true;
+	}
+
+	/* started while others waited, and not needed any more */
+	return executor->nabsent == 0 &&
+		loky_executor_strength(executor) > executor->max_workers;
+}
+
+static void
+rest(LokySharedExecutor *executor, LokySharedWorker *worker)
+{
+	worker->state = LOKY_WORKER_IDLE;
+	worker->last_active = GetCurrentTimestamp();
+	dlist_push_head(&executor->idle, &worker->node);
+	executor->nidle++;
+}
+
 /*
  * What the worker is to do next; called when it has nothing to do.  With TASK
  * or MAP the worker's fields of these names are set.
@@ -353,20 +427,7 @@ loky_sched_next(LokySharedWorker *worker)
 
 	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
 	Assert(worker->task == NULL && worker->map == NULL);
-	if (worker->state == LOKY_WORKER_STARTING)
-	{
-		executor->nstarting--;
-		executor->failed_starts = 0;
-		executor->starved = LOKY_SHORTAGE_NONE;
-		worker->ready = GetCurrentTimestamp();
-		worker->state = LOKY_WORKER_BUSY;
-	}
-	else if (pg_atomic_read_u32(&worker->woken) != 0)
-	{
-		executor->nwaking--;
-		pg_atomic_write_u32(&worker->woken, 0);
-	}
-
+	arrive(executor, worker);
 	if (loky_leave_is_due(executor, worker))
 	{
 		begin_stop(executor, worker, &list);
@@ -375,54 +436,20 @@ loky_sched_next(LokySharedWorker *worker)
 	else if (loky_enabled && !is_surplus(executor) &&
 			 (lane = loky_queue_first(executor)) != NULL)
 	{
-		pg_atomic_write_u64(&worker->run,
-							pg_atomic_read_u64(&worker->run) + 1);
-		if (lane->map != NULL)
-		{
-			worker->map = lane->map;
-			lane->map->nworkers++;
-			loky_queue_turn(executor, lane);
-			next = LOKY_NEXT_MAP;
-		}
-		else
-		{
-			LokySharedTask *task = loky_queue_pop(executor, lane);
-
-			worker->task = task;
-			worker->phase = LOKY_PHASE_TAKEN;
-			task->worker = worker->pid;
-			task->worker_slot = worker->index;
-			task->attempts++;
-			task->started = GetCurrentTimestamp();
-			executor->nrunning++;
-			loky_task_set_state(task, LOKY_TASK_RUNNING);
-			next = LOKY_NEXT_TASK;
-		}
+		next = take(executor, worker, lane);
 
 		/* who queued a lot has not roused everybody at once */
 		if (executor->nidle > 0 && executor->npending > 0)
 			rouse_for_work(executor, 1, &list);
 	}
-	else if (executor->yields > 0)
+	else if (leaves_unused(executor))
 	{
-		/* with nothing to do it need not have its slice */
-		executor->yields--;
-		begin_stop(executor, worker, &list);
-		next = LOKY_NEXT_EXIT;
-	}
-	else if (executor->nabsent == 0 &&
-			 loky_executor_strength(executor) > executor->max_workers)
-	{
-		/* started while others waited, and not needed any more */
 		begin_stop(executor, worker, &list);
 		next = LOKY_NEXT_EXIT;
 	}
 	else
 	{
-		worker->state = LOKY_WORKER_IDLE;
-		worker->last_active = GetCurrentTimestamp();
-		dlist_push_head(&executor->idle, &worker->node);
-		executor->nidle++;
+		rest(executor, worker);
 		next = LOKY_NEXT_IDLE;
 	}
 	LWLockRelease(&executor->lock);
