@@ -613,7 +613,7 @@ cancel_all(LokySharedExecutor *executor, LokyAftermath *after)
 	{
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
 
-		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_SHUT_DOWN);
+		loky_map_end(map, LOKY_MAP_SHUT_DOWN);
 		loky_wake(map->reader);
 	}
 }

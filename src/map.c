@@ -186,6 +186,18 @@ loky_map_return(LokySharedMap *map, LokySharedPart *part)
 	LWLockRelease(&map->lock);
 }
 
+/*
+ * The map cannot go on, for this reason, unless another one was first: what its reader
+ * does not want any more stays so, whatever becomes of the executor.
+ */
+void
+loky_map_end(LokySharedMap *map, LokyMapEnd reason)
+{
+	uint32		goes_on = LOKY_MAP_GOES_ON;
+
+	(void) pg_atomic_compare_exchange_u32(&map->cancelled, &goes_on, reason);
+}
+
 /* No item from here on need be run, as an earlier one has failed. */
 void
 loky_map_stop_at(LokySharedMap *map, uint64 item)

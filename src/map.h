@@ -223,6 +223,7 @@ extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n);
 extern uint64 loky_map_clock(void);
 extern bool loky_map_wake_reader(LokySharedMap *map, uint64 now);
+extern void loky_map_end(LokySharedMap *map, LokyMapEnd reason);
 extern void loky_map_stop_at(LokySharedMap *map, uint64 item);
 extern void loky_map_free_value(LokySharedMap *map, LokyItemState state, uint64 value);
 extern void loky_map_free(LokySharedMap *map);

@@ -460,7 +460,7 @@ loky_map_work(LokySharedMap *map)
 	if (!begin_job(&job, map))
 	{
 		/* the reader raises an error for want of memory */
-		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_NO_MEMORY);
+		loky_map_end(map, LOKY_MAP_NO_MEMORY);
 		loky_sched_park_map(map);
 		loky_sched_leave_map(LokyMyWorker);
 		return;

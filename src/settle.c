@@ -166,7 +166,7 @@ fail_all(LokySharedExecutor *executor, const char *error, Size len,
 		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
 
 		/* the reader sees to the rest */
-		pg_atomic_write_u32(&map->cancelled, LOKY_MAP_BROKEN);
+		loky_map_end(map, LOKY_MAP_BROKEN);
 		loky_wake(map->reader);
 	}
 }

@@ -300,6 +300,43 @@ is(outcome($f), 'cancelled', 'a cancel that is caught cancels the task');
 is(states($kids), '3 cancelled', 'and what was submitted before and after');
 nothing_left('a cancel that is caught');
 
+# A map that is not wanted any more stays so where its executor breaks before its item
+# has ended, as another worker's initializer fails.
+$s->query(
+	q{CREATE SEQUENCE t.starts;
+	  CREATE FUNCTION t.lingering(label text, executor int) RETURNS int
+	  LANGUAGE plpgsql AS $$
+	  BEGIN
+		PERFORM t.sow(label, 1, executor), t.gate(1);
+	  EXCEPTION WHEN query_canceled THEN
+		PERFORM t.gate(3);
+		RAISE;
+	  END$$});
+size($s, 1, 1);
+$kids = begin();
+$gate->query('SELECT pg_advisory_lock(3)');
+my $ahead = $s->query("SELECT loky.submit_all('t.gate', ARRAY[ROW(2, 1)], executor => $side)");
+at_gate($s, 2, 1);
+my $breaking = $caller->query(
+	q{SELECT loky.get_reusable_executor(2, timeout => '1 h',
+		initializer => 'SELECT 1 / (2 - nextval(''t.starts''))')});
+$caller->send("SELECT loky.map('t.lingering', ARRAY[ROW('$kids'::text, $side)], NULL::int)");
+at_gate($s, 1, 1);
+$s->query('SELECT pg_cancel_backend(' . $caller->pid . ')');
+at_gate($s, 3, 1);
+$f = $s->query("SELECT (loky.submit_all('t.id', ARRAY[1], executor => $breaking))[1]");
+is(outcome($f), 'failed LK002', 'an executor breaks after its map is cancelled');
+is(states($kids), '1 pending', 'whose item still runs');
+open_gate(3);
+is($caller->failure, '57014', 'its caller gets control back');
+ok( poll(
+		$s, q{SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE locktype = 'advisory' AND objid = 3 AND backend_type = 'loky worker'}, 0),
+	'once the item has ended');
+is(states($kids), '1 cancelled', 'and what that had submitted is cancelled');
+nothing_left('a map that is not wanted');
+is($s->outcomes($ahead), '1 succeeded', 'what another submitted is not');
+
 # The middle of three that wait for each other is cancelled: the first one fails
 # for that, which is an error as any other.
 size($s, 2);
