@@ -343,7 +343,10 @@ run_range(LokyMapJob *job)
 		now = loky_map_clock();
 		note_transaction(job, item, now - before);
 		notify_reader(map, now);
-		if ((heavy || now - start > HEAVY_RANGE_US || items_left(part) == 0) &&
+
+		/* one that could not clean its session has been told to stop */
+		if ((heavy || now - start > HEAVY_RANGE_US || items_left(part) == 0 ||
+			 LokyMyWorker->stop) &&
 			part->range.lo < part->range.hi && !part->whole)
 		{
 			loky_map_return(map, part);

@@ -383,6 +383,27 @@ SKIP:
 		}
 		is( $s->query(q{SELECT string_agg(i::text, ' ' ORDER BY i) FROM t.log}),
 			'-2 1 2 3 4', 'each task has run once');
+
+		# What an item leaves in a session that cannot be cleaned, no other one meets,
+		# though it was claimed together with it.
+		$s->executor(1);
+		$s->query(
+			q{TRUNCATE t.log;
+			  CREATE PROCEDURE t.soil(x int) LANGUAGE plpgsql AS $$
+			  BEGIN
+				IF current_setting('my.soil', true) <> '' THEN
+					INSERT INTO t.log (i) VALUES (x);
+				ELSIF x % 100 = 0 THEN
+					PERFORM set_config('my.soil', 'left', false),
+						set_config('loky.debug_point', 'cleaning error', false);
+					COMMIT;
+				END IF;
+			  END$$});
+		is( $s->query(
+				q{SELECT count(*) FROM loky.map('t.soil',
+				  ARRAY(SELECT generate_series(1, 2000)), NULL::text)}),
+			2000, 'items of which some cannot be cleaned up behind');
+		is($s->query('SELECT count(*) FROM t.log'), 0, 'the others find a clean session');
 		$s->executor(1);
 		check_clean($s, 'after it');
 	};
