@@ -178,9 +178,10 @@ loky_map_return(LokySharedMap *map, LokySharedPart *part)
 	/*
 	 * Each worker slot gives back one range at a time, and takes a returned
 	 * one before it claims another, so there is room for one from each; a
-	 * successor in the slot may add one before that.
+	 * successor in the slot may add one before that.  One may be given back in
+	 * two pieces, by a worker whose transaction began before map->writes was set.
 	 */
-	Assert(map->returned < 2 * loky->nworkers);
+	Assert(map->returned < LOKY_RANGES_RETURNED * loky->nworkers);
 	ranges[map->returned++] = range;
 	pg_atomic_write_u32(&map->nreturned, map->returned);
 	LWLockRelease(&map->lock);

@@ -87,6 +87,9 @@ typedef struct LokySharedPiece
 /* Room for the records of an item that is being run. */
 #define LOKY_PART_INLINE	(8 * 1024)
 
+/* Room for ranges that are given back, for each worker slot: see loky_map_return(). */
+#define LOKY_RANGES_RETURNED	3
+
 /* An outcome that its transaction has yet to commit. */
 typedef struct LokySharedOutcome
 {
@@ -105,6 +108,7 @@ struct LokySharedPart
 	LokySharedRange range;		/* items from lo on are not yet published */
 	int			attempts;		/* at the range that have failed */
 	bool		running;		/* the transaction of item lo has begun */
+	bool		ending;			/* ... and all of its items have been run */
 	bool		whole;			/* the range fails or succeeds as a whole */
 	bool		repeatable;		/* outcomes below hold without their transaction */
 	bool		committed;		/* the outcomes below are final */
@@ -193,6 +197,7 @@ struct LokySharedMap
 	pg_atomic_uint64 last_wake; /* when the reader was woken, in us */
 	pg_atomic_uint32 parked;	/* taken from the queue for want of places */
 	pg_atomic_uint32 nreturned; /* a hint that returned is not empty */
+	pg_atomic_uint32 writes;	/* what seemed only to read has written */
 	pg_atomic_uint64 dropped_notices;	/* for which there was no room */
 
 	LokySharedRetries retries;	/* see there */
@@ -207,7 +212,7 @@ struct LokySharedMap
 	dsa_pointer last_notice;
 	Size		notice_bytes;
 	int			returned;		/* ranges that leaving workers gave back */
-	dsa_pointer returned_ranges;	/* room for 2 * loky->nworkers of them */
+	dsa_pointer returned_ranges;	/* LOKY_RANGES_RETURNED for each worker slot */
 	dsa_pointer parts;			/* dsa_pointer for each worker slot */
 
 	/* A place belongs to the worker that fills it until its state is set. */
@@ -238,14 +243,7 @@ extern bool loky_map_put_error(LokySharedMap *map, LokySharedPart *part, const c
 extern uint64 loky_map_keep_store(LokySharedMap *map, LokySharedPart *part, LokySharedStore *store,
 								  bool may_spill);
 
-/* the worker's side: map_worker.c and map_part.c */
+/* the worker's side (map_worker.c); map_part.h has more */
 extern void loky_map_work(LokySharedMap *map);
-extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);
-extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,
-							   const char *error, Size len, int worker);
-extern void loky_map_drop_part(LokySharedMap *map, LokySharedPart *part);
-extern void loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part);
-extern void loky_map_settle(LokySharedMap *map, LokySharedPart *part,
-							const LokySharedWorker *worker, char *error, Size len);
 
 #endif							/* LOKY_MAP_H */

@@ -303,7 +303,8 @@ open_plan(LokyMapJob *job, uint64 item)
 		job->plan = loky_plan_get(debug_query_string, map->request.hash,
 								  args.n, args.types);
 	}
-	job->repeatable = !job->writes && loky_plan_is_repeatable(job->plan);
+	job->repeatable = pg_atomic_read_u32(&map->writes) == 0 &&
+		loky_plan_is_repeatable(job->plan);
 	job->part->repeatable = job->repeatable;
 	if (map->counts || !loky_expression_is_possible(job->plan))
 		return;
@@ -397,6 +398,7 @@ loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end)
 	LokySharedOutcome *outcome = &job->outcomes[part->noutcomes];
 
 	Assert(loky_item_is_cheap(job));
+	job->last_rows = 1;
 	for (; item < end; item++, outcome++)
 	{
 		bool		isnull;
@@ -489,6 +491,7 @@ loky_item_run(LokyMapJob *job, uint64 item)
 		INSTR_TIME_SUBTRACT(end, start);
 		outcome->timing.elapsed = INSTR_TIME_GET_MICROSEC(end);
 	}
+	job->last_rows = nrows;
 	part->nrows += nrows;
 	part->noutcomes++;
 }

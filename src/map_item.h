@@ -32,7 +32,7 @@ typedef struct LokyMapJob
 	const char *items;			/* NULL: in a file, or all are null */
 	Size		stride;			/* of items of fixed width */
 	bool		repeatable;		/* as far as is known */
-	bool		writes;			/* ... though it has written: it is not */
+	uint64		last_rows;		/* of the item that ran last */
 	int			log_min_duration;	/* ms, as the submitter has it; -1: off */
 
 	/* For the length of a transaction; NULL before its first item. */

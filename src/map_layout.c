@@ -83,6 +83,7 @@ create_map(void)
 	pg_atomic_init_u64(&map->last_wake, 0);
 	pg_atomic_init_u32(&map->parked, 0);
 	pg_atomic_init_u32(&map->nreturned, 0);
+	pg_atomic_init_u32(&map->writes, 0);
 	pg_atomic_init_u32(&map->nnotices, 0);
 	pg_atomic_init_u64(&map->dropped_notices, 0);
 	pg_atomic_init_u64(&map->piece_bytes, 0);
@@ -130,7 +131,8 @@ allocate_places(LokySharedMap *map, const LokyMapCall *call)
 	if (call->mode == LOKY_MAP_TRY)
 		map->timings = alloc_zeroed(map->window * sizeof(LokySharedTiming));
 	map->returned_ranges =
-		alloc_zeroed(2 * loky->nworkers * sizeof(LokySharedRange));
+		alloc_zeroed(LOKY_RANGES_RETURNED * loky->nworkers *
+					 sizeof(LokySharedRange));
 	map->parts = alloc_zeroed(loky->nworkers * sizeof(dsa_pointer));
 	if (call->retries > 0)
 		map->retries.room = alloc_or_raise(loky_map_retry_room(map));

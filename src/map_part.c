@@ -26,7 +26,7 @@
 
 #include "area.h"
 #include "errdata.h"
-#include "map.h"
+#include "map_part.h"
 #include "pool.h"
 
 /* So many items of the range have been run, and so many of these have failed. */
@@ -119,13 +119,24 @@ loky_map_drop_part(LokySharedMap *map, LokySharedPart *part)
 }
 
 /*
+ * How many items of the transaction that is under way have been run before the one
+ * that its failure is put down to: the one that runs, or at its end the last one.
+ */
+uint32
+loky_map_count_before(const LokySharedPart *part)
+{
+	Assert(part->noutcomes > 0 || !part->ending);
+	return part->ending ? part->noutcomes - 1 : part->noutcomes;
+}
+
+/*
  * The transaction was aborted as the map is not wanted any more: what it has run
  * comes to nothing.
  */
 void
 loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part)
 {
-	uint64		n = part->running ? part->noutcomes + 1 : 0;
+	uint64		n = part->running ? loky_map_count_before(part) + 1 : 0;
 
 	n = Min(n, part->range.hi - part->range.lo);
 	loky_map_drop_part(map, part);
@@ -133,6 +144,25 @@ loky_map_cancel_part(LokySharedMap *map, LokySharedPart *part)
 	part->run.ncancelled += n;
 	part->range.lo += n;
 	part->running = false;
+}
+
+/*
+ * The first n items of the range shared a transaction with the one after them, which
+ * has failed; as it has written they are undone too.  Give them back, to be run alone.
+ */
+static void
+return_undone(LokySharedMap *map, LokySharedPart *part, uint32 n)
+{
+	LokySharedRange rest = part->range;
+
+	Assert(part->attempts == 0);
+	pg_atomic_write_u32(&map->writes, 1);
+	rest.lo += n;
+	part->range.hi = rest.lo;
+	loky_map_return(map, part);
+	part->range = rest;
+	if (part->run.tally.calls == 0)
+		part->run.first = rest.lo;
 }
 
 /*
@@ -147,17 +177,19 @@ loky_map_settle(LokySharedMap *map, LokySharedPart *part,
 {
 	if (part->noutcomes > 0)
 	{
-		bool		was_running = part->running &&
-			part->range.lo + part->noutcomes < part->range.hi;
-		bool		committed = part->committed;
+		uint32		nbefore = loky_map_count_before(part);
 
-		if (committed || (part->repeatable && !part->whole))
+		if (part->committed || (part->repeatable && !part->whole))
 		{
 			loky_map_publish_part(map, part);
-			part->running = was_running && !committed;
+			part->running = !part->ending;
 		}
 		else
+		{
 			loky_map_drop_part(map, part);
+			if (nbefore > 0 && !part->whole)
+				return_undone(map, part, nbefore);
+		}
 	}
 	loky_store_free(&part->store);
 	if (part->running && part->range.lo < part->range.hi &&

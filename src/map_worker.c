@@ -11,8 +11,9 @@
  * a chunk share a transaction and fail together.
  *
  * Whether a statement only reads is known from what functions are declared to be.
- * Where one that was declared otherwise has written, and an item fails, those
- * before it are undone with it: they are run again, one in a transaction.
+ * Where one that was declared otherwise has written, and an item fails or its worker
+ * dies, those before it are undone with it: they are run again, and from then on all
+ * items run one in a transaction.
  *
  * An outcome is written to the worker's part of the map before its transaction
  * commits, and published after: so whoever settles a worker that died between
@@ -50,6 +51,7 @@
 #include "guc.h"
 #include "history.h"
 #include "map_item.h"
+#include "map_part.h"
 #include "messages.h"
 #include "recycle.h"
 #include "run_timeout.h"
@@ -127,17 +129,32 @@ encode_item_error(StringInfo buf, const ErrorData *edata, uint64 item)
 	}
 }
 
+/* The outcome of the last item does not hold, as its transaction has not ended well. */
+static void
+drop_last(LokyMapJob *job)
+{
+	LokySharedPart *part = job->part;
+	LokySharedOutcome *outcome = &job->outcomes[--part->noutcomes];
+
+	part->nrows -= job->last_rows;
+	loky_map_free_value(job->map, outcome->state, outcome->value);
+}
+
 /*
- * After an error in item part->range.lo + part->noutcomes: publish what is
- * valid of the outcomes before it, then the error, unless it is to be run again.
+ * After an error in an item, or at the end of the transaction of which it is the last
+ * one: publish what is valid of the outcomes before it, then the error, unless it is to
+ * be run again.
  */
 static void
-fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
+fail_item(LokyMapJob *job, const ErrorData *edata)
 {
 	LokySharedMap *map = job->map;
 	LokySharedPart *part = job->part;
+	uint64		item = part->range.lo + loky_map_count_before(part);
 	StringInfoData error;
 
+	if (part->ending)
+		drop_last(job);
 	if (part->whole)
 		loky_map_drop_part(map, part);
 	else
@@ -161,7 +178,7 @@ fail_item(LokyMapJob *job, const ErrorData *edata, uint64 item)
 static void
 run_apart(LokyMapJob *job)
 {
-	job->writes = true;
+	pg_atomic_write_u32(&job->map->writes, 1);
 	loky_map_drop_part(job->map, job->part);
 	job->part->running = false;
 }
@@ -178,6 +195,19 @@ check_shared_transaction(void)
 				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 				 errmsg("task began or ended a transaction that items share"),
 				 errhint("Leave out BEGIN, COMMIT and ROLLBACK, or run each item in a transaction of its own: chunksize => 1.")));
+}
+
+/* All items of the transaction have been run: commit it, and publish what came of them. */
+static void
+end_transaction(LokyMapJob *job)
+{
+	job->part->ending = true;
+	loky_item_end(job);
+	CHECK_FOR_INTERRUPTS();
+	loky_worker_commit(false);
+	HOLD_INTERRUPTS();
+	loky_map_publish_part(job->map, job->part);
+	RESUME_INTERRUPTS();
 }
 
 /*
@@ -197,6 +227,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	bool		cheap;
 
 	part->item_started = 0;
+	part->ending = false;
 	loky_worker_begin(&job->map->request, job->map->snapshot);
 	job->log_min_duration = loky_log_min_duration;
 
@@ -244,12 +275,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 		look_at = item + stride;
 		last_us = us;
 	}
-	loky_item_end(job);
-	CHECK_FOR_INTERRUPTS();
-	loky_worker_commit(false);
-	HOLD_INTERRUPTS();
-	loky_map_publish_part(job->map, part);
-	RESUME_INTERRUPTS();
+	end_transaction(job);
 }
 
 /* Run a transaction's worth of the range, whatever becomes of it. */
@@ -269,7 +295,6 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 	PG_CATCH();
 	{
 		ErrorData  *edata = loky_worker_abort(LokyTaskContext);
-		uint64		item;
 
 		HOLD_INTERRUPTS();
 		loky_store_abandon(LokyMyWriter, &part->store);
@@ -283,19 +308,10 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 			loky_map_cancel_part(job->map, part);
 		}
 		else if (job->repeatable && !part->repeatable && !part->whole &&
-				 part->noutcomes > 0)
+				 loky_map_count_before(part) > 0)
 			run_apart(job);
 		else
-		{
-			/* an error at commit is the last item's */
-			item = part->range.lo + part->noutcomes;
-			if (item >= part->range.hi || (!part->whole && !job->repeatable))
-			{
-				item = part->whole ? part->range.hi - 1 : part->range.lo;
-				loky_map_drop_part(job->map, part);
-			}
-			fail_item(job, edata, item);
-		}
+			fail_item(job, edata);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

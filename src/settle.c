@@ -39,7 +39,7 @@
 #include "debug_point.h"
 #include "errdata.h"
 #include "history.h"
-#include "map.h"
+#include "map_part.h"
 #include "pool.h"
 #include "sched.h"
 

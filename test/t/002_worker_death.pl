@@ -160,6 +160,80 @@ $s->logged;
 is($s->query(q{SELECT sqlstate, started >= now(), elapsed > '0', worker > 0 FROM loky.try_map('SELECT t.die() WHERE $1 > 0', ARRAY[1], NULL::int)}),
 	'LK001|t|t|t', 'try_map tells when and where that item ran');
 
+# Items of a function that is not what it is declared to be share transactions, and
+# those before one that ends its worker are undone with it: they run again, and neither
+# fail nor lose an attempt.
+$s->query(
+	q{CREATE FUNCTION t.untrue_die(x int) RETURNS int LANGUAGE plpgsql STABLE AS $$
+	  BEGIN
+		PERFORM pg_current_xact_id();
+		RETURN CASE WHEN x % 50 = 0 THEN t.die() ELSE x END;
+	  END$$});
+for my $retries (0, 1)
+{
+	my $deaths = 4 * (1 + $retries);
+
+	$s->query("SELECT loky.get_reusable_executor(1, timeout => '1 h', reuse => 'false')");
+	is( $s->query(
+			qq{SELECT count(*) FILTER (WHERE ok AND result = ord),
+				string_agg(concat_ws(' ', ord, sqlstate), ', ' ORDER BY ord)
+				FILTER (WHERE NOT ok)
+			   FROM loky.try_map('t.untrue_die', ARRAY(SELECT generate_series(1, 200)),
+				NULL::int, retries => $retries)}),
+		'196|50 LK001, 100 LK001, 150 LK001, 200 LK001',
+		"items that end their workers fail alone, $retries retries");
+	is($s->query(q{SELECT loky.run('t.id', ROW(1))}), 1, 'there is a worker again');
+	is( $s->query(
+			q{SELECT max(restarts) FROM loky.workers
+			  WHERE executor_id = current_setting('loky.executor')::int}),
+		$deaths, 'and end no more workers than they have attempts');
+	check_clean($s, "items that end their workers, $retries retries");
+}
+
+# The last of the items that share a transaction is the one that its commit belongs to,
+# also where those behind it have yet to be run: it is so slow that they are given back.
+SKIP:
+{
+	skip 'the library was built without debug points', 1
+	  if $s->query(q{SELECT current_setting('loky.debug_point', true) IS NULL}) eq 't';
+
+	$s->query(
+		q{CREATE FUNCTION t.end_at_commit(x int, action text, writes boolean) RETURNS int
+		  LANGUAGE plpgsql STABLE AS $$
+		  BEGIN
+			-- dear enough for the clock to be read after each item
+			PERFORM count(*) FROM generate_series(1, 300);
+			IF writes THEN
+				PERFORM pg_current_xact_id();
+			END IF;
+			IF x % 50 = 0 THEN
+				PERFORM set_config('loky.debug_point', 'sealed ' || action, true),
+					pg_sleep(0.002);
+			END IF;
+			RETURN x;
+		  END$$});
+	for my $case (
+		[ 'error', 'false', '57P01' ],
+		[ 'error', 'true', '57P01' ],
+		[ 'fatal', 'false', undef ],
+		[ 'fatal', 'true', 'LK001' ])
+	{
+		my ($action, $writes, $sqlstate) = @$case;
+		my @failed = defined $sqlstate ? map { "$_ $sqlstate" } 50, 100, 150, 200 : ();
+
+		$s->query("SELECT loky.get_reusable_executor(1, timeout => '1 h', reuse => 'false')");
+		is( $s->query(
+				qq{SELECT count(*) FILTER (WHERE ok AND result = ord),
+					string_agg(concat_ws(' ', ord, sqlstate), ', ' ORDER BY ord)
+					FILTER (WHERE NOT ok)
+				   FROM loky.try_map('SELECT t.end_at_commit(\$1, ''$action'', $writes)',
+					ARRAY(SELECT generate_series(1, 200)), NULL::int)}),
+			(200 - @failed) . '|' . join(', ', @failed),
+			"an item at whose commit there is: $action, with a transaction id: $writes");
+		check_clean($s, "commits, $action, $writes");
+	}
+}
+
 # S40: a cancelled task in the queue of a worker that dies.
 size(1);
 $gate->query('SELECT pg_advisory_lock(3)');
