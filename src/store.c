@@ -77,6 +77,7 @@ struct LokyStoreWriter
 	MemoryContext context;
 	LokySharedStore *store;		/* NULL while none is begun */
 	LokySharedSegment *last;	/* the segment that was added last */
+	uint64		file_bytes;		/* of whole records, at the start of the file */
 	StringInfoData buffer;		/* records not yet in the store */
 };
 
@@ -126,6 +127,16 @@ check_file_size(uint64 size)
 						temp_file_limit),
 				 errdetail("Arguments and results that find no room in shared memory go to temporary files."),
 				 errhint("Raise temp_file_limit, or loky.shared_memory.")));
+}
+
+/* Move to the offset in the file; false where it is past the end. */
+static bool
+move_to(BufFile *file, uint64 offset)
+{
+	const uint64 segment = 1024 * 1024 * 1024;
+
+	return BufFileSeek(file, (int) (offset / segment),
+					   (off_t) (offset % segment), SEEK_SET) == 0;
 }
 
 /*
@@ -197,9 +208,7 @@ loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len)
 
 	result = MemoryContextAllocHuge(CurrentMemoryContext, Max(len, 1));
 	file = BufFileOpenFileSet(&blob->fileset, STORE_FILE, O_RDONLY, false);
-	if (BufFileSeek(file, (int) (offset / (1024 * 1024 * 1024)),
-					(off_t) (offset % (1024 * 1024 * 1024)), SEEK_SET) != 0 ||
-		BufFileRead(file, result, len) != len)
+	if (!move_to(file, offset) || BufFileRead(file, result, len) != len)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("temporary file with arguments ends early")));
@@ -345,6 +354,7 @@ static void
 reset_writer(LokyStoreWriter *writer)
 {
 	writer->last = NULL;
+	writer->file_bytes = 0;
 	if (writer->buffer.maxlen > 2 * FILE_BYTES)
 	{
 		pfree(writer->buffer.data);
@@ -368,31 +378,41 @@ loky_store_begin(LokyStoreWriter *writer, LokySharedStore *store)
  * Append the collected records to the file, which is made at the first call.  It
  * does not stay open: the end of any transaction closes temporary files, and a
  * task may have several.
+ *
+ * Where this raises an error, as for want of space on the disk, a part of the records
+ * may be in the file.  A task can trap the error, if it was a notice that had them
+ * written, and go on: they are still collected, and the next call writes them over
+ * that part.
  */
 static void
 append_to_file(LokyStoreWriter *writer)
 {
 	LokySharedStore *store = writer->store;
+	StringInfo	buffer = &writer->buffer;
+	int			half = buffer->len / 2;
 	BufFile    *file;
 
+	check_file_size(writer->file_bytes + buffer->len);
 	if (!store->has_file)
 	{
-		check_file_size(writer->buffer.len);
 		init_fileset(&store->fileset);
 		store->has_file = true;
-		file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
 	}
+	if (writer->file_bytes == 0)
+		file = BufFileCreateFileSet(&store->fileset, STORE_FILE);
 	else
 	{
 		file = BufFileOpenFileSet(&store->fileset, STORE_FILE, O_RDWR, false);
-		check_file_size(BufFileSize(file) + writer->buffer.len);
-		if (BufFileSeek(file, 0, 0, SEEK_END) != 0)
+		if (!move_to(file, writer->file_bytes))
 			ereport(ERROR,
 					(errcode_for_file_access(),
 					 errmsg("could not seek in temporary file: %m")));
 	}
-	BufFileWrite(file, writer->buffer.data, writer->buffer.len);
+	BufFileWrite(file, buffer->data, half);
+	loky_debug_point("half written");
+	BufFileWrite(file, buffer->data + half, buffer->len - half);
 	BufFileClose(file);
+	writer->file_bytes += buffer->len;
 }
 
 /* The same with an owner of the file that is there also outside of transactions. */
