@@ -295,17 +295,16 @@ undo_all(Environment *env)
 
 /*
  * The environment that is to come into force, hiding what the present one does; it
- * goes with the transaction.
+ * goes with the memory context.
  */
 static Environment
-create_environment(const LokySharedEnv *shared)
+create_environment(const LokySharedEnv *shared, MemoryContext context)
 {
 	Environment env = {0};
 	char	   *copy;
 	ListCell   *lc;
 
-	env.memory = AllocSetContextCreate(TopTransactionContext,
-									   "loky environment",
+	env.memory = AllocSetContextCreate(context, "loky environment",
 									   ALLOCSET_SMALL_SIZES);
 	copy = MemoryContextAlloc(env.memory, shared->len);
 	memcpy(copy, shared->data, shared->len);
@@ -322,10 +321,11 @@ create_environment(const LokySharedEnv *shared)
 
 /*
  * Bring the submitter's settings into force, outside of any transaction: in one
- * of its own, as rights to set them may have to be looked up.
+ * of its own, as rights to set them may have to be looked up.  What it takes goes
+ * with the context where that fails.
  */
 void
-loky_settings_apply(dsa_pointer dp)
+loky_settings_apply(dsa_pointer dp, MemoryContext context)
 {
 	const LokySharedEnv *shared = loky_area_address(dp);
 	MemoryContext old = applied.memory;
@@ -337,12 +337,12 @@ loky_settings_apply(dsa_pointer dp)
 
 	applied_known = false;
 	StartTransactionCommand();
-	env = create_environment(shared);
+	env = create_environment(shared, context);
 	undo_all(&env);
 	apply_all(&env);
 	loky_debug_point("applied");
-	MemoryContextSetParent(env.memory, TopMemoryContext);
 	CommitTransactionCommand();
+	MemoryContextSetParent(env.memory, TopMemoryContext);
 	applied = env;
 	applied_known = true;
 	if (old != NULL)

@@ -37,7 +37,7 @@ extern void loky_settings_forget(void);
 /* the worker's side (settings.c) */
 extern bool loky_settings_are_present(const struct config_generic *setting);
 extern void loky_settings_install(const LokyConfig *config);
-extern void loky_settings_apply(dsa_pointer env);
+extern void loky_settings_apply(dsa_pointer env, MemoryContext context);
 extern int	loky_settings_begin(void);
 extern void loky_settings_note_kept(void);
 extern void loky_settings_end(int nest_level);

@@ -169,6 +169,10 @@ note_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_ABORT)
 		note_abort();
+	if (event == XACT_EVENT_PRE_COMMIT && loky_debug_fails("commit"))
+		ereport(ERROR,
+				(errcode(ERRCODE_ADMIN_SHUTDOWN),
+				 errmsg("stopped at debug point \"%s\"", "commit")));
 	if (!is_own_transaction())
 		return;
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
@@ -240,7 +244,7 @@ void
 loky_worker_begin(const LokySharedRequest *request, dsa_pointer snapshot)
 {
 	LokyMyWorker->tag = 0;
-	loky_settings_apply(request->env);
+	loky_settings_apply(request->env, LokyTaskContext);
 	loky_worker_begin_transaction(request->read_only, snapshot);
 	guc_level = loky_settings_begin();
 	if (request->read_only)

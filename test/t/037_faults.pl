@@ -185,6 +185,30 @@ SKIP:
 		$bare->quit;
 	};
 
+	subtest 'the settings of a task are set and cannot be committed' => sub {
+		my $id = new_executor();
+		my $bare = LokyTest::Session->new($node);
+		my $worker = q{SELECT loky.run('SELECT pg_backend_pid()')};
+
+		$bare->query("SET loky.executor = $id");
+		my $pid = $bare->query($worker);
+		set_point('commit', 'fail 1 1');
+		# the commit of the first task that sees the point passes
+		ok(poll($bare, q{SELECT t.outcome(loky.submit('SHOW loky.debug_point'))}, 'commit fail 1 1'),
+			'the worker is to have an error');
+		$s->query(q{SET my.a = 'given'});
+		is($s->fails(q{SELECT loky.run('SHOW my.a')}), '57P01', 'the task fails');
+		set_point('');
+		is($s->query(q{SELECT loky.run('SHOW my.a')}), 'given', 'the next one has its settings');
+		is( $s->query(
+				q{SELECT loky.run('SELECT count(*) FROM pg_backend_memory_contexts
+				  WHERE name = ''loky environment''')}),
+			1, 'and nothing is left of those that failed');
+		is($bare->query($worker), $pid, 'in the same worker');
+		$s->query('RESET my.a');
+		$bare->quit;
+	};
+
 	subtest 'a task is cancelled or its worker ended on purpose around the commit' =>
 	  sub {
 		my $kill = sub {
