@@ -328,8 +328,8 @@ loky_worker_commit(bool adopt_settings)
 }
 
 /*
- * Clean the session after an error.  Where that fails too, the worker ends as
- * soon as it has told of the first error.
+ * Clean the session after an error.  Where that fails too, the log tells why, and
+ * the worker ends as soon as it has ended what it runs.
  */
 static void
 try_to_clean(bool committed_inside)
@@ -342,6 +342,7 @@ try_to_clean(bool committed_inside)
 	{
 		HOLD_INTERRUPTS();
 		MemoryContextSwitchTo(LokyTaskContext);
+		EmitErrorReport();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
 		loky_stop_self(LokyMyWorker);

@@ -402,7 +402,10 @@ SKIP:
 			my ($call, $expected) = @$case;
 
 			$before = $pid->();
+			$offset = log_end($node);
 			is($s->query("SELECT $call"), $expected, "it tells what came of it: $call");
+			like(log_since($node, $offset),
+				qr/ loky worker ERROR:  stopped at debug point "cleaning"/, 'the log says why');
 			isnt($pid->(), $before, 'but is replaced');
 		}
 		is( $s->query(q{SELECT string_agg(i::text, ' ' ORDER BY i) FROM t.log}),
