@@ -146,6 +146,10 @@ loky_end_conclude(LokyAftermath *after)
 	}
 	loky_task_wake_waiters(after->waiter);
 	after->waiter = LOKY_NO_WAITER;
-	loky_store_free(&after->dropped);
+	if (after->has_file)
+	{
+		after->has_file = false;
+		loky_store_delete_file(&after->file);
+	}
 	RESUME_INTERRUPTS();
 }

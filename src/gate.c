@@ -197,7 +197,8 @@ loky_gate_again(LokySharedExecutor *executor, LokySharedTask *task,
 	list = loky_request_text(&task->request, LOKY_TEXT_RETRY_ON);
 	if (!is_named(list != NULL ? list : DEFAULT_RETRY_ON, sqlstate))
 		return false;
-	loky_store_detach(&task->result, &after->dropped);
+	Assert(!after->has_file);
+	after->has_file = loky_store_detach(&task->result, &after->file);
 	pg_atomic_write_u32(&task->verdict, LOKY_VERDICT_NONE);
 	loky_gate_leave(executor, task, after);
 	loky_task_set_state(task, LOKY_TASK_PENDING);

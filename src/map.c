@@ -568,12 +568,16 @@ free_places(LokySharedMap *map)
 
 /*
  * Free the map and all that belongs to it.  Nobody else may touch it any more.
- * Also good for one that was laid out only in part.
+ * Also good for one that was laid out only in part.  Raises an error as
+ * loky_store_delete_file does; if that was for the file of a result, what was not yet
+ * freed stays until the server starts again.
  */
 void
 loky_map_free(LokySharedMap *map)
 {
 	dsa_pointer dp;
+	FileSet		files[2];
+	int			nfiles = 0;
 
 	if (DsaPointerIsValid(map->states) && DsaPointerIsValid(map->places))
 		free_places(map);
@@ -599,8 +603,10 @@ loky_map_free(LokySharedMap *map)
 		loky_area_free(dp);
 		dp = next;
 	}
-	loky_request_free(&map->request);
-	loky_blob_free(&map->items);
+	if (loky_request_detach(&map->request, &files[nfiles]))
+		nfiles++;
+	if (loky_blob_detach(&map->items, &files[nfiles]))
+		nfiles++;
 	free_if_valid(map->shape);
 	free_if_valid(map->offsets);
 	free_if_valid(map->desc);
@@ -612,6 +618,8 @@ loky_map_free(LokySharedMap *map)
 	free_if_valid(map->states);
 	free_if_valid(map->timings);
 	loky_area_free(map->self);
+	while (nfiles > 0)
+		loky_store_delete_file(&files[--nfiles]);
 }
 
 /*

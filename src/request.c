@@ -152,16 +152,21 @@ loky_request_write(LokySharedRequest *shared, const LokyRequest *request)
 	pfree(args.data);
 }
 
-/* Give back what the request holds and make it empty.  Raises no error. */
-void
-loky_request_free(LokySharedRequest *shared)
+/*
+ * Give back the memory that the request holds and make it empty.  True, with *file set,
+ * where it had a file, which the caller is to delete.  Raises no error.
+ */
+bool
+loky_request_detach(LokySharedRequest *shared, FileSet *file)
 {
+	bool		has_file = loky_blob_detach(&shared->args, file);
+
 	if (DsaPointerIsValid(shared->texts))
 		loky_area_free(shared->texts);
 	if (DsaPointerIsValid(shared->env))
 		loky_env_unpin(shared->env);
-	loky_blob_free(&shared->args);
 	loky_request_init(shared);
+	return has_file;
 }
 
 /* One of the texts, or NULL where it is absent; in shared memory. */

@@ -85,7 +85,7 @@ typedef struct LokyRequest
 extern void loky_request_init(LokySharedRequest *shared);
 extern void loky_request_write(LokySharedRequest *shared,
 							   const LokyRequest *request);
-extern void loky_request_free(LokySharedRequest *shared);
+extern bool loky_request_detach(LokySharedRequest *shared, FileSet *file);
 extern const char *loky_request_text(const LokySharedRequest *shared,
 									 LokyRequestText which);
 extern const char *loky_request_args(LokySharedRequest *shared, Size *len);

@@ -35,7 +35,8 @@ typedef struct LokyAftermath
 	LokyEdgeList met;			/* of those that have succeeded */
 	LokyEdgeList unmet;			/* of others */
 	LokySharedTask *discarded;	/* to be freed, linked by next */
-	LokySharedStore dropped;	/* of an attempt that failed: to be freed */
+	bool		has_file;		/* an attempt that failed has left one */
+	FileSet		file;			/* ... which is to be deleted */
 	TimestampTz now;			/* when they end; 0: look at the clock */
 } LokyAftermath;
 

@@ -142,10 +142,12 @@ move_to(BufFile *file, uint64 offset)
 /*
  * Delete the file of a blob or store that does not name it any more.  Interrupts are
  * held: the server serves them as it looks through a directory, and whoever frees what
- * had the file has more to give back.
+ * had the file has more to give back.  What fails is told in the log; but an error is
+ * raised where the process has as many directories and files open as it may.  The file
+ * then stays until the server starts again.
  */
-static void
-delete_file(FileSet *fileset)
+void
+loky_store_delete_file(FileSet *fileset)
 {
 	HOLD_INTERRUPTS();
 	loky_debug_point("deleting");
@@ -216,17 +218,21 @@ loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len)
 	return result;
 }
 
-/* Give back what the blob holds and make it empty.  Never raises an error. */
-void
-loky_blob_free(LokySharedBlob *blob)
+/*
+ * Give back the memory that the blob holds and make it empty.  True, with *file set,
+ * where it had a file, which the caller is to delete.  Raises no error.
+ */
+bool
+loky_blob_detach(LokySharedBlob *blob, FileSet *file)
 {
 	bool		has_file = blob->has_file;
 
+	if (has_file)
+		*file = blob->fileset;
 	if (DsaPointerIsValid(blob->memory))
 		loky_area_free(blob->memory);
 	loky_blob_init(blob);
-	if (has_file)
-		delete_file(&blob->fileset);
+	return has_file;
 }
 
 /* An empty store with inline_size bytes of room behind its head. */
@@ -241,13 +247,18 @@ loky_store_init(LokySharedStore *store, uint32 inline_size)
 	store->inline_used = 0;
 }
 
-/* Give back what the store holds and make it empty.  Never raises an error. */
-void
-loky_store_free(LokySharedStore *store)
+/*
+ * Give back the memory that the store holds and make it empty.  True, with *file set,
+ * where it had a file, which the caller is to delete.  Raises no error.
+ */
+bool
+loky_store_detach(LokySharedStore *store, FileSet *file)
 {
 	dsa_pointer dp = store->segments;
 	bool		has_file = store->has_file;
 
+	if (has_file)
+		*file = store->fileset;
 	while (DsaPointerIsValid(dp))
 	{
 		LokySharedSegment *segment = loky_area_address(dp);
@@ -257,27 +268,25 @@ loky_store_free(LokySharedStore *store)
 		dp = next;
 	}
 	loky_store_init(store, store->inline_size);
-	if (has_file)
-		delete_file(&store->fileset);
+	return has_file;
 }
 
 /*
- * Make the store empty; what it holds outside of itself goes to rest, which holds
- * nothing, to be freed later.
+ * Give back what the store holds and make it empty.  Raises an error as
+ * loky_store_delete_file does, when the rest is done.
  */
 void
-loky_store_detach(LokySharedStore *store, LokySharedStore *rest)
+loky_store_free(LokySharedStore *store)
 {
-	Assert(!DsaPointerIsValid(rest->segments) && !rest->has_file);
-	rest->segments = store->segments;
-	rest->has_file = store->has_file;
-	rest->fileset = store->fileset;
-	loky_store_init(store, store->inline_size);
+	FileSet		file;
+
+	if (loky_store_detach(store, &file))
+		loky_store_delete_file(&file);
 }
 
 /*
- * Make one record the whole content of the store, without a writer.  Never
- * raises an error: where there is no memory the store stays empty.
+ * Make one record the whole content of the store, without a writer.  Where there is
+ * no memory the store stays empty.  Raises an error as loky_store_free does.
  */
 void
 loky_store_set(LokySharedStore *store, LokyRecordKind kind,
@@ -552,7 +561,7 @@ loky_store_is_begun(const LokyStoreWriter *writer)
 
 /*
  * Drop all that was written to the store, begun or already ended, as after an
- * error.
+ * error.  Raises an error as loky_store_free does.
  */
 void
 loky_store_abandon(LokyStoreWriter *writer, LokySharedStore *store)

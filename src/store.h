@@ -32,7 +32,7 @@ typedef struct LokySharedBlob
 extern void loky_blob_init(LokySharedBlob *blob);
 extern void loky_blob_write(LokySharedBlob *blob, const char *data, Size len);
 extern char *loky_blob_read(LokySharedBlob *blob, uint64 offset, Size len);
-extern void loky_blob_free(LokySharedBlob *blob);
+extern bool loky_blob_detach(LokySharedBlob *blob, FileSet *file);
 
 /* What a record of a store is. */
 typedef enum LokyRecordKind
@@ -70,8 +70,9 @@ typedef struct LokyStoreWriter LokyStoreWriter;
 typedef struct LokyStoreReader LokyStoreReader;
 
 extern void loky_store_init(LokySharedStore *store, uint32 inline_size);
+extern bool loky_store_detach(LokySharedStore *store, FileSet *file);
 extern void loky_store_free(LokySharedStore *store);
-extern void loky_store_detach(LokySharedStore *store, LokySharedStore *rest);
+extern void loky_store_delete_file(FileSet *fileset);
 extern void loky_store_spill(LokySharedStore *store);
 extern void loky_store_set(LokySharedStore *store, LokyRecordKind kind,
 						   const void *data, Size len);

@@ -92,15 +92,22 @@ claim_id(void)
 	}
 }
 
-/* Give back the slot, which nobody can find any more. */
+/*
+ * Give back the slot, which nobody can find any more.  Raises an error as
+ * loky_store_delete_file does, when the rest is done.
+ */
 static void
 release_slot(LokySharedTask *task)
 {
 	int			slot = task - loky->tasks;
 	int			role_slot = task->role_slot;
+	FileSet		files[2];
+	int			nfiles = 0;
 
-	loky_request_free(&task->request);
-	loky_store_free(&task->result);
+	if (loky_request_detach(&task->request, &files[nfiles]))
+		nfiles++;
+	if (loky_store_detach(&task->result, &files[nfiles]))
+		nfiles++;
 	if (task->after != NULL)
 		loky_after_unref(task->after);
 	if (task->line != NULL)
@@ -109,6 +116,8 @@ release_slot(LokySharedTask *task)
 	pg_atomic_fetch_and_u64(&loky->task_map[slot / 64],
 							~(UINT64CONST(1) << (slot % 64)));
 	pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+	while (nfiles > 0)
+		loky_store_delete_file(&files[--nfiles]);
 }
 
 /* How many unfinished tasks the present role may have. */
@@ -196,7 +205,7 @@ loky_task_uncount(LokySharedTask *task)
 	pg_atomic_fetch_sub_u32(&loky->roles[task->role_slot].unfinished, 1);
 }
 
-/* Undo count_task. */
+/* Undo count_for_role. */
 static void
 uncount_claim(LokySharedRole *role)
 {
@@ -207,11 +216,10 @@ uncount_claim(LokySharedRole *role)
 /*
  * Count one more task that is not done for the role of the executor with this id, and
  * return the role; NULL, and nothing counted, where the slot is not that executor's any
- * more.  The oldest finished future is evicted where loky.max_tasks is reached.  Raises
- * LK008 where none is finished or the role has too many unfinished tasks.
+ * more.  Raises LK008 where the role has too many unfinished tasks.
  */
 static LokySharedRole *
-count_task(LokySharedExecutor *executor, int id)
+count_for_role(LokySharedExecutor *executor, int id)
 {
 	uint32		limit = role_limit();
 	LokySharedRole *role = &loky->roles[executor->role_slot];
@@ -231,16 +239,30 @@ count_task(LokySharedExecutor *executor, int id)
 		uncount_claim(role);
 		raise_role_full(limit);
 	}
-	while (pg_atomic_fetch_add_u32(&loky->ntasks, 1) >= loky_max_tasks)
-	{
-		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
-		if (!loky_task_evict())
-		{
-			uncount_claim(role);
-			raise_full();
-		}
-	}
 	return role;
+}
+
+/*
+ * Count one more task for the role, as above, and for all.  The oldest finished future
+ * is evicted where loky.max_tasks is reached; as that may raise an error, nothing is
+ * counted meanwhile.  Raises LK008 also where none is finished.
+ */
+static LokySharedRole *
+count_task(LokySharedExecutor *executor, int id)
+{
+	for (;;)
+	{
+		LokySharedRole *role = count_for_role(executor, id);
+
+		if (role == NULL)
+			return NULL;
+		if (pg_atomic_fetch_add_u32(&loky->ntasks, 1) < loky_max_tasks)
+			return role;
+		pg_atomic_fetch_sub_u32(&loky->ntasks, 1);
+		uncount_claim(role);
+		if (!loky_task_evict())
+			raise_full();
+	}
 }
 
 /* Reserve ids.  Raises an error where that fails, so nothing may be counted yet. */
@@ -258,7 +280,7 @@ reserve_ids(void)
  * Claim a task for the executor with this id, whose identity the caller fills in: none
  * of it can be seen until loky_task_publish.  It is one of its role's unfinished ones
  * until it ends or is released.  NULL where the slot is not that executor's any more.
- * Raises LK008 as count_task does, 58030 where the file of ids cannot be written.
+ * Raises what count_task does, and 58030 where the file of ids cannot be written.
  * Must not be called with a lock held.
  */
 LokySharedTask *
@@ -322,7 +344,10 @@ loky_task_claim(LokySharedExecutor *executor, int executor_id)
 	return task;
 }
 
-/* Give back a claimed task that was never published.  Raises no error. */
+/*
+ * Give back a claimed task that was never published.  Raises an error as
+ * loky_store_delete_file does, when the rest is done.
+ */
 void
 loky_task_release(LokySharedTask *task)
 {
@@ -400,7 +425,7 @@ loky_task_set_state(LokySharedTask *task, LokyTaskState state)
 /*
  * Free a finished task: its id is unknown from now on, its memory goes at once
  * or with the last pin.  The executor's lock is held at the call and released
- * by it.
+ * by it.  Raises an error as loky_store_delete_file does, when the rest is done.
  */
 void
 loky_task_free(LokySharedTask *task)

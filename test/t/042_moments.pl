@@ -314,6 +314,25 @@ check_cancelled('a run', "SELECT length(loky.run($large, ROW(1), NULL::text)) UN
 check_cancelled('a map',
 	"SELECT length(loky.map($large, ARRAY[1, 2], NULL::text)) UNION ALL SELECT 1");
 
+# A file cannot be deleted: of a future that is forgotten, and of one that is evicted for
+# another.  The file stays, and that alone.
+for my $way ('forget', 'evict')
+{
+	large_result();
+	$s->query(
+		q{SELECT loky.wait(loky.submit_all('t.id', ARRAY(SELECT generate_series(1, 63))))})
+	  if $way eq 'evict';
+	$s->query("SET loky.debug_point = 'deleting error'");
+	is( $s->fails(
+			$way eq 'evict' ? q{SELECT loky.submit('t.id', 1)} : "SELECT loky.forget($f)"),
+		'57P01', "$way: an error as a file is deleted");
+	$s->query('RESET loky.debug_point');
+	is($s->fails("SELECT loky.state($f)"), '42704', "$way: its future is gone");
+	check_places($way);
+	cmp_ok($s->query('SELECT loky._memory_used()'), '<=', $memory + 1024, "$way: so is memory");
+	unlink grep { -f $_ } temp_files($node);
+}
+
 $_->quit for $s, $other, $gate;
 check_rest($node);
 $node->stop;
