@@ -287,15 +287,10 @@ put_error(LokySharedTask *task, const ErrorData *edata)
 	PG_END_TRY();
 }
 
-/* Run the task in LokyMyWorker->task and end it. */
+/* Show what the task is, and begin its result, with nothing left of the one before. */
 static void
-run_task(void)
+begin_task(LokySharedTask *task)
 {
-	LokySharedTask *task = LokyMyWorker->task;
-	volatile LokyTaskState state = LOKY_TASK_SUCCEEDED;
-	volatile int sqlstate = 0;
-	TimestampTz now;
-
 	LokyMyDepth = task->request.depth;
 	loky_worker_reset_memory();
 	debug_query_string = pstrdup(loky_request_text(&task->request, LOKY_TEXT_SQL));
@@ -311,7 +306,18 @@ run_task(void)
 	task_log_min = -1;
 	loky_store_begin(LokyMyWriter, &task->result);
 	loky_messages_set_sink(keep_notice);
+}
 
+/* Run the task in LokyMyWorker->task and end it. */
+static void
+run_task(void)
+{
+	LokySharedTask *task = LokyMyWorker->task;
+	volatile LokyTaskState state = LOKY_TASK_SUCCEEDED;
+	volatile int sqlstate = 0;
+	TimestampTz now;
+
+	begin_task(task);
 	PG_TRY();
 	{
 		execute_task(task);
