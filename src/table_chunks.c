@@ -108,8 +108,8 @@ loky_table_check_shared(Oid rel)
 }
 
 /*
- * The relation, locked with AccessShareLock.  Raises 42P01 where there is none,
- * not any more when its lock was free.
+ * The relation, locked with AccessShareLock.  Raises 42P01 where there is none once
+ * the lock is had, also if there was one before.
  */
 Relation
 loky_table_open(Oid rel)
