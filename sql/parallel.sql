@@ -101,7 +101,8 @@ SELECT state, count(*) FROM loky.wait(:'fs') GROUP BY state;
 
 -- In a worker of a parallel plan, where a function has been declared to be safe in one,
 -- nothing is begun or cancelled: its transaction ends before the caller's, and so does
--- its session.  What is there can be looked at.
+-- its session.  Nor does it wait, done or not: whether that can end is for the caller to
+-- know.  What is there can be looked at.
 CREATE FUNCTION t.safe(command text) RETURNS text LANGUAGE plpgsql PARALLEL SAFE
 AS $$DECLARE r text; BEGIN EXECUTE command INTO r; RETURN r; END$$;
 CREATE TABLE t.some AS SELECT i FROM generate_series(1, 1000) i;
@@ -117,7 +118,11 @@ SELECT command, state, message, hint <> '' AS hinted
 FROM unnest(ARRAY['loky.submit(''SELECT 1'')', 'loky.submit_task(''SELECT 1'', on_commit => true)',
     'loky.submit_all(''SELECT $1'', ARRAY[1])', 'loky.add_done_callback(' || :f || ', ''t.id'')',
     'loky.run(''SELECT 1'')', 'loky.map(''t.id'', ARRAY[1])', 'loky.cancel(' || :later || ')',
-    'loky.get_reusable_executor(1)', 'loky.shutdown()']) WITH ORDINALITY u (call, n),
+    'loky.get_reusable_executor(1)', 'loky.shutdown()',
+    'loky.result(' || :f || ')', 'loky.result(' || :later || ', timeout => ''0'')',
+    'loky.exception(' || :f || ')', 'loky.exception(' || :later || ', ''0'')',
+    'loky.wait(ARRAY[' || :f || '])', 'loky.wait(ARRAY[' || :later || '], ''0'')',
+    'loky.as_completed(ARRAY[' || :f || '])', 'loky.as_completed(ARRAY[' || :later || '], ''0'')']) WITH ORDINALITY u (call, n),
     regexp_replace(call, '[(].*', '') command,
     t.error(format('SELECT count(t.safe(%L)) FROM t.some', 'SELECT ' || call))
 ORDER BY n;

@@ -53,8 +53,24 @@
 static bool in_wait = false;
 
 /*
+ * Raise an error in a worker of a parallel plan.  Its transaction tells of no commit to
+ * come, so no work is started there.  It does not know what the leader's has pledged,
+ * nor is it the one that holds the leader's locks, so a wait that cannot end would not
+ * be noticed.
+ */
+void
+loky_client_check_parallel(void)
+{
+	if (IsParallelWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cannot use loky in a worker of a parallel plan"),
+				 errhint("Declare the functions that call it PARALLEL UNSAFE.")));
+}
+
+/*
  * Raise an error where work must not be started: in other people's expressions, and in
- * workers of parallel plans, whose transactions tell of no commit to come.
+ * workers of parallel plans.
  */
 void
 loky_client_check_context(void)
@@ -64,11 +80,7 @@ loky_client_check_context(void)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot use loky within a security-restricted operation"),
 				 errhint("Index expressions, materialized views and the like cannot submit tasks.")));
-	if (IsParallelWorker())
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
-				 errmsg("cannot use loky in a worker of a parallel plan"),
-				 errhint("Declare the functions that call it PARALLEL UNSAFE.")));
+	loky_client_check_parallel();
 }
 
 /* Does the present role have the rights of this one? */
@@ -155,10 +167,11 @@ loky_client_deadline(const Interval *timeout)
 	return Max(now, loky_client_time_after(now, timeout));
 }
 
-/* This process begins to wait for others. */
+/* This process begins to wait for others.  Raises 25000 in a parallel plan's worker. */
 void
 loky_client_begin_wait(void)
 {
+	loky_client_check_parallel();
 	if (in_wait)
 		return;
 	in_wait = true;
@@ -360,7 +373,8 @@ loky_client_mark_awaited(LokySharedTask *task, uint64 id)
 
 /*
  * Wait until the task is done, or gone.  False where the deadline passed before.
- * The slot must have been the task's at some time; no lock is held.
+ * The slot must have been the task's at some time; no lock is held.  Raises 25000 in
+ * a worker of a parallel plan, also where the task is done.
  */
 bool
 loky_client_wait_task(LokySharedTask *task, uint64 id, TimestampTz deadline)
@@ -370,6 +384,7 @@ loky_client_wait_task(LokySharedTask *task, uint64 id, TimestampTz deadline)
 	SpinTarget	target = {task, id};
 	bool		done = true;
 
+	loky_client_check_parallel();
 	if (loky_client_is_settled(task, id) ||
 		(!TIMESTAMP_IS_NOEND(deadline) && deadline <= GetCurrentTimestamp()))
 		return loky_client_is_settled(task, id);
@@ -393,7 +408,7 @@ loky_client_wait_task(LokySharedTask *task, uint64 id, TimestampTz deadline)
 
 /*
  * Wait until the future is done.  False where the deadline passed before.
- * Raises what loky_client_find raises.
+ * Raises what loky_client_find and loky_client_wait_task raise.
  */
 bool
 loky_client_wait_done(int64 id, TimestampTz deadline)

@@ -34,6 +34,7 @@ typedef enum LokyWaitUntil
 } LokyWaitUntil;
 
 extern void loky_client_check_context(void);
+extern void loky_client_check_parallel(void);
 
 /* waiting; a deadline of DT_NOEND never passes */
 extern TimestampTz loky_client_time_after(TimestampTz now,

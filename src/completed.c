@@ -122,6 +122,7 @@ wait_for_one(LokyCompleted *completed)
 static void
 find_more(LokyCompleted *completed)
 {
+	loky_client_check_parallel();
 	completed->late = !TIMESTAMP_IS_NOEND(completed->deadline) &&
 		completed->deadline <= GetCurrentTimestamp();
 	look(completed, false);
@@ -131,8 +132,8 @@ find_more(LokyCompleted *completed)
 
 /*
  * The next future that is done; false where all have been given.  Raises LK004 past
- * the deadline, once what was done by then has been given, and what
- * loky_client_sleep raises.
+ * the deadline, once what was done by then has been given, 25000 in a worker of a
+ * parallel plan, and what loky_client_sleep raises.
  */
 bool
 loky_completed_next(LokyCompleted *completed, int64 *id)
