@@ -168,6 +168,11 @@ CREATE TYPE t.span AS RANGE (SUBTYPE = t.checked, MULTIRANGE_TYPE_NAME = t.spans
 CREATE FUNCTION t.as_checked(x int) RETURNS t.checked IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN x; END';
 CREATE TABLE t.locked AS SELECT i FROM generate_series(0, 99) i;
 CREATE FUNCTION t.stable_touch(x int) RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN t.touch_or_fail(x); END';
+CREATE FUNCTION t.last_checked(s t.checked, x int) RETURNS t.checked IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN x; END';
+CREATE FUNCTION t.one(x int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+CREATE AGGREGATE t.checking(int) (SFUNC = t.last_checked, STYPE = t.checked, FINALFUNC = t.one);
+CREATE AGGREGATE t.checked_max(int) (SFUNC = int4larger, STYPE = int, FINALFUNC = t.as_checked);
+CREATE OPERATOR t.@#@ (RIGHTARG = int, FUNCTION = t.as_checked);
 -- ok and rows; does any transaction write more than one row?
 CREATE FUNCTION t.effects(task text) RETURNS TABLE (ok bigint, rows bigint, shared boolean) LANGUAGE plpgsql AS $$
 BEGIN
@@ -189,6 +194,22 @@ SELECT e.*, task FROM unnest(ARRAY[
     'SELECT (''('' || $1::text || '')'')::t.holder',
     'SELECT (''['' || $1::text || '',)'')::t.span',
     'SELECT (''{['' || $1::text || '',)}'')::t.spans']) WITH ORDINALITY u (task, n), t.effects(task) e ORDER BY n;
+SELECT e.*, task FROM unnest(ARRAY[
+    'SELECT OPERATOR(t.@#@) $1',
+    'SELECT t.checking(v) FROM (VALUES ($1)) u (v)',
+    'SELECT t.checking(v) OVER () FROM (VALUES ($1)) u (v)',
+    'SELECT t.checked_max(v) FROM (VALUES ($1)) u (v)',
+    'SELECT t.checked_max(v) OVER () FROM (VALUES ($1)) u (v)',
+    'SELECT a FROM jsonb_to_record(jsonb_build_object(''a'', $1)) x (a t.checked)']) WITH ORDINALITY u (task, n), t.effects(task) e ORDER BY n;
+-- ... in columns of XML and JSON, where the server has them
+SELECT e.*, what FROM (VALUES
+    ('XMLTABLE', (SELECT state IS NULL FROM t.error('SELECT xmlparse(CONTENT '''')')),
+     'SELECT a FROM xmltable(''/a'' PASSING ((''<a>'' || $1 || ''</a>'')::xml) COLUMNS a t.checked PATH ''.'') x'),
+    ('JSON_VALUE', current_setting('server_version_num')::int >= 170000,
+     'SELECT JSON_VALUE(to_jsonb($1::int), ''$'' RETURNING t.checked)'),
+    ('JSON_TABLE', current_setting('server_version_num')::int >= 170000,
+     'SELECT a FROM JSON_TABLE(to_jsonb($1::int), ''$'' COLUMNS (a t.checked PATH ''$'')) x')) u (what, there, task),
+    t.effects(CASE WHEN there THEN task ELSE 'SELECT $1::t.checked' END) e ORDER BY what;
 -- a function that is not what it is declared to be: what fails is undone alone
 SELECT ok, rows, task FROM unnest(ARRAY[
     'SELECT t.stable_touch($1)',

@@ -149,6 +149,13 @@ loky_compat_find_setting(const char *name)
 	makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
 #endif
 
+/* 17 has JSON_VALUE, JSON_QUERY and JSON_EXISTS */
+#if PG_VERSION_NUM >= 170000
+#define LokyIsJsonExpr(node)	IsA((node), JsonExpr)
+#else
+#define LokyIsJsonExpr(node)	false
+#endif
+
 /* 19 has a tranche of locks named as it is made */
 static inline int
 loky_compat_new_tranche(const char *name)

@@ -8,7 +8,8 @@
  * name.  It takes an aggregate at its word, which is never volatile, whatever the
  * functions are that it consists of, and does not look into the checks of a domain,
  * which run where a value of it comes to be: by a cast, as the result of a function,
- * or within an array or a row that is read from a text.
+ * operator or aggregate, within an array or a row that is read from a text, or in the
+ * columns that are made of XML or JSON.  All other expressions pass values on.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -32,6 +33,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "compat.h"
 #include "effects.h"
 
 static bool has_effects(Node *node, void *context);
@@ -43,9 +45,9 @@ function_is_volatile(Oid function)
 		func_volatile(function) == PROVOLATILE_VOLATILE;
 }
 
-/* Is any of the functions volatile that the aggregate consists of? */
+/* Has any of the functions effects that the aggregate consists of? */
 static bool
-aggregate_is_volatile(Oid aggregate)
+aggregate_has_effects(Oid aggregate)
 {
 	HeapTuple	tuple = SearchSysCache1(AGGFNOID, ObjectIdGetDatum(aggregate));
 	Form_pg_aggregate form;
@@ -61,7 +63,10 @@ aggregate_is_volatile(Oid aggregate)
 		function_is_volatile(form->aggdeserialfn) ||
 		function_is_volatile(form->aggmtransfn) ||
 		function_is_volatile(form->aggminvtransfn) ||
-		function_is_volatile(form->aggmfinalfn);
+		function_is_volatile(form->aggmfinalfn) ||
+		loky_effects_of_type(form->aggtranstype) ||
+		(OidIsValid(form->aggmtranstype) &&
+		 loky_effects_of_type(form->aggmtranstype));
 	ReleaseSysCache(tuple);
 	return result;
 }
@@ -134,12 +139,28 @@ loky_effects_of_type(Oid type)
 	}
 }
 
+/* May it have effects that values of any of the types come to be? */
+static bool
+types_have_effects(List *types)
+{
+	ListCell   *lc;
+
+	foreach(lc, types)
+	{
+		if (loky_effects_of_type(lfirst_oid(lc)))
+			return true;
+	}
+	return false;
+}
+
 /* What the server's search for volatile functions does not find. */
 static bool
 has_effects(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
+	if (LokyIsJsonExpr(node) && loky_effects_of_type(exprType(node)))
+		return true;
 	switch (nodeTag(node))
 	{
 		case T_Query:
@@ -151,14 +172,25 @@ has_effects(Node *node, void *context)
 					query_tree_walker(query, has_effects, context, 0);
 			}
 		case T_Aggref:
-			if (aggregate_is_volatile(((Aggref *) node)->aggfnoid))
+			if (aggregate_has_effects(((Aggref *) node)->aggfnoid) ||
+				loky_effects_of_type(exprType(node)))
 				return true;
 			break;
 		case T_WindowFunc:
-			if (aggregate_is_volatile(((WindowFunc *) node)->winfnoid))
+			if (aggregate_has_effects(((WindowFunc *) node)->winfnoid) ||
+				loky_effects_of_type(exprType(node)))
+				return true;
+			break;
+		case T_RangeTblFunction:
+			if (types_have_effects(((RangeTblFunction *) node)->funccoltypes))
+				return true;
+			break;
+		case T_TableFunc:
+			if (types_have_effects(((TableFunc *) node)->coltypes))
 				return true;
 			break;
 		case T_FuncExpr:
+		case T_OpExpr:
 		case T_CoerceViaIO:
 		case T_CoerceToDomain:
 			if (loky_effects_of_type(exprType(node)))
