@@ -205,17 +205,17 @@ cancel_map(LokySharedMap *map)
 	LWLockRelease(&executor->lock);
 }
 
-/* Cancel what workers may run of it, unless that has been done. */
+/* Cancel what workers may run of it, if any, unless that has been done. */
 static void
 cancel(Held *entry)
 {
-	if (entry->deadline != 0)
+	if (!(entry->run || entry->offered) || entry->deadline != 0)
 		return;
 	entry->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 												  DEAF_WORKER_MS);
 	if (entry->run)
 		cancel_task(entry->task);
-	else if (entry->offered)
+	else
 		cancel_map(entry->map);
 }
 
