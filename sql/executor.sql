@@ -171,6 +171,8 @@ FROM unnest(ARRAY['job_reducers => ''{"int4": "t.nope"}''', 'job_reducers => ''{
     'result_reducers => ''{"int4": "SELECT 1"}''', 'initializer => ''t.nope''', 'initializer => ''t.nope(int)''', 'initializer => ''SELEC 1''',
     'initializer => ''abs''', 'initializer => ''''',
     'env => ''{"A": [1]}''', 'env => ''{"": "1"}''', 'env => ''{"A=B": "1"}''', 'env => ''"A"''']) a;
+SELECT message, hint FROM unnest(ARRAY['settings => ''{"work_mem": null}''', 'settings => ''{"work_mem": [1]}''', 'job_reducers => ''{"int4": [1]}''', 'env => ''{"A": [1]}''']) a,
+    t.error(format('SELECT loky.get_reusable_executor(2, %s)', a));
 SELECT t.current() = :now AS kept;
 
 -- Resizing before any task starts no worker.

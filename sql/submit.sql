@@ -84,6 +84,7 @@ SELECT (t.error($$SELECT loky.submit('t.id')$$)).state;
 SELECT (t.error($$SELECT loky.submit('t.id', 1, 2)$$)).state;
 SELECT (t.error($$SELECT loky.submit('nope.id', 1)$$)).state;
 SELECT state, message, hint FROM t.error($$SELECT loky.submit('t.nope', 1)$$);
+SELECT message, hint FROM unnest('{nope(integer),t.nope(integer),nope.id}'::text[]) task, t.error(format('SELECT loky.submit(%L, 1)', task));
 SELECT state, message, hint <> '' AS hinted FROM t.error($$SELECT loky.submit('t.id(bigint)', 1)$$);
 SELECT state, message FROM t.error('SELECT loky.submit(NULL)');
 SELECT state, message, hint <> '' AS hinted FROM t.error($$SELECT loky.submit('')$$);

@@ -96,7 +96,8 @@ raise_unknown(int64 id)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("future " INT64_FORMAT " does not exist", id),
-			 errhint("It may have been forgotten, or have made room for newer ones.")));
+			 errhint("It may have been forgotten, rolled back with its on_commit transaction, or removed past loky.result_ttl or loky.max_tasks. "
+					 "Read results sooner, or raise these settings.")));
 }
 
 /*
@@ -128,7 +129,7 @@ loky_client_find(int64 id, bool to_cancel)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for future " INT64_FORMAT, id),
-				 errhint("It belongs to another role.")));
+				 errhint("A member of the role that submitted it, or a superuser, may use it.")));
 	task = loky_task_lookup((uint64) id);
 	if (task == NULL)
 		raise_unknown(id);

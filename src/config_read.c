@@ -142,9 +142,11 @@ compare_settings(const void *a, const void *b)
 void
 loky_config_read_settings(Jsonb *object, StringInfo part)
 {
+	const char *values = "Each value is a string, a number, or true or false.";
 	int			n;
 	LokyJsonPair *pairs = loky_json_pairs(object, "argument \"settings\"",
-										  "{\"work_mem\": \"64MB\"}", &n);
+										  "{\"work_mem\": \"64MB\"}", values,
+										  &n);
 	Setting    *settings = palloc(Max(n, 1) * sizeof(Setting));
 
 	for (int i = 0; i < n; i++)
@@ -153,7 +155,7 @@ loky_config_read_settings(Jsonb *object, StringInfo part)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("setting \"%s\" has no usable value", pairs[i].name),
-					 errhint("Each value is a string, a number, or true or false.")));
+					 errhint("%s", values)));
 		settings[i].name = pairs[i].name;
 		settings[i].value = !pairs[i].is_bool ? pairs[i].value :
 			pstrdup(*pairs[i].value == 't' ? "on" : "off");

@@ -107,7 +107,9 @@ append_pairs(StringInfo part, Jsonb *object, const char *what,
 {
 	int			n;
 	LokyJsonPair *pairs = loky_json_pairs(object, what,
-										  "{\"NAME\": \"value\"}", &n);
+										  "{\"NAME\": \"value\"}",
+										  "Each value is a string, a number, true, false or null.",
+										  &n);
 
 	for (int i = 0; i < n; i++)
 	{

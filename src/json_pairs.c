@@ -17,9 +17,10 @@
 
 #include "json_pairs.h"
 
-/* The value as text; raises 22023 for an array or an object. */
+/* The value as text; raises 22023 for an array or an object, with the hint. */
 static void
-set_value(LokyJsonPair *pair, const JsonbValue *value, const char *what)
+set_value(LokyJsonPair *pair, const JsonbValue *value, const char *what,
+		  const char *hint)
 {
 	pair->is_bool = value->type == jbvBool;
 	switch (value->type)
@@ -44,7 +45,7 @@ set_value(LokyJsonPair *pair, const JsonbValue *value, const char *what)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("%s has no usable value for \"%s\"", what,
 							pair->name),
-					 errhint("Each value is a string, a number, true, false or null.")));
+					 errhint("%s", hint)));
 	}
 }
 
@@ -58,10 +59,11 @@ compare_pairs(const void *a, const void *b)
 /*
  * The members of the object, sorted by name, in CurrentMemoryContext; *n is their
  * number.  Raises 22023 for anything but an object of plain values; what says what
- * it is, an argument or a setting.
+ * it is, an argument or a setting, and values, in a sentence, what each value is.
  */
 LokyJsonPair *
-loky_json_pairs(Jsonb *object, const char *what, const char *example, int *n)
+loky_json_pairs(Jsonb *object, const char *what, const char *example,
+				const char *values, int *n)
 {
 	LokyJsonPair *pairs;
 	JsonbIterator *iterator;
@@ -82,7 +84,7 @@ loky_json_pairs(Jsonb *object, const char *what, const char *example, int *n)
 			pairs[*n].name = pnstrdup(value.val.string.val,
 									  value.val.string.len);
 		else if (token == WJB_VALUE)
-			set_value(&pairs[(*n)++], &value, what);
+			set_value(&pairs[(*n)++], &value, what, values);
 	}
 	qsort(pairs, *n, sizeof(LokyJsonPair), compare_pairs);
 	return pairs;

@@ -23,6 +23,7 @@ typedef struct LokyJsonPair
 } LokyJsonPair;
 
 extern LokyJsonPair *loky_json_pairs(Jsonb *object, const char *what,
-									 const char *example, int *n);
+									 const char *example, const char *values,
+									 int *n);
 
 #endif							/* LOKY_JSON_PAIRS_H */

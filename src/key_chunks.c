@@ -76,9 +76,12 @@ qualified_name(Oid rel)
 									  get_rel_name(rel));
 }
 
-/* No index will do for the column; one could be made where it has an order. */
+/*
+ * No index will do for the column; one could be made where it has an order.  Of the
+ * indexes that it leads, so many would do if they were not partial.
+ */
 static void
-raise_no_index(const LokyKeyColumn *column, bool has_order)
+raise_no_index(const LokyKeyColumn *column, bool has_order, int npartial)
 {
 	bool		whole = get_rel_relkind(column->rel) != RELKIND_PARTITIONED_TABLE;
 
@@ -86,6 +89,8 @@ raise_no_index(const LokyKeyColumn *column, bool has_order)
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("column \"%s\" of \"%s\" leads no btree index",
 					column->name, get_rel_name(column->rel)),
+			 npartial > 0 ?
+			 errdetail("A partial index does not count, as it need not have all rows.") : 0,
 			 has_order ?
 			 errhint("Create one: CREATE INDEX %sON %s (%s).",
 					 whole ? "CONCURRENTLY " : "", qualified_name(column->rel),
@@ -93,7 +98,7 @@ raise_no_index(const LokyKeyColumn *column, bool has_order)
 			 errhint("Name a column of a type that has an order.")));
 }
 
-/* Does the index find rows by ranges of the column, all rows of the table? */
+/* Does the index find those rows that it has by ranges of the column? */
 static bool
 index_fits(Relation index, AttrNumber column, const LokyKeyColumn *key, Oid family)
 {
@@ -101,8 +106,7 @@ index_fits(Relation index, AttrNumber column, const LokyKeyColumn *key, Oid fami
 		index->rd_index->indisvalid &&
 		index->rd_index->indkey.values[0] == column &&
 		index->rd_opfamily[0] == family &&
-		index->rd_indcollation[0] == key->collation &&
-		RelationGetIndexPredicate(index) == NIL;
+		index->rd_indcollation[0] == key->collation;
 }
 
 /* Raise 42704 where no btree index begins with the column. */
@@ -111,19 +115,26 @@ check_index(Relation rel, AttrNumber number, const LokyKeyColumn *column)
 {
 	Oid			opclass = GetDefaultOpClass(column->type, BTREE_AM_OID);
 	ListCell   *lc;
+	int			npartial = 0;
 	bool		found = false;
 
 	if (!OidIsValid(opclass))
-		raise_no_index(column, false);
+		raise_no_index(column, false, 0);
 	foreach(lc, RelationGetIndexList(rel))
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		found |= index_fits(index, number, column, get_opclass_family(opclass));
+		if (index_fits(index, number, column, get_opclass_family(opclass)))
+		{
+			if (RelationGetIndexPredicate(index) == NIL)
+				found = true;
+			else
+				npartial++;
+		}
 		index_close(index, AccessShareLock);
 	}
 	if (!found)
-		raise_no_index(column, true);
+		raise_no_index(column, true, npartial);
 }
 
 /* The only column of the primary key; raises 42704 where there is not one. */
@@ -209,7 +220,7 @@ open_table(Oid relid, const char *name, LokyKeyColumn *column)
 	column->rel = relid;
 	column->name = name;
 	if (number < 0)
-		raise_no_index(column, false);
+		raise_no_index(column, false, 0);
 	attribute = TupleDescAttr(RelationGetDescr(rel), number - 1);
 	column->name = pstrdup(NameStr(attribute->attname));
 	column->type = attribute->atttypid;

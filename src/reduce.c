@@ -123,7 +123,8 @@ loky_reduce_read(Jsonb *object, const char *argument, StringInfo part)
 	int			n;
 	LokyJsonPair *pairs =
 		loky_json_pairs(object, psprintf("argument \"%s\"", argument),
-						"{\"type\": \"function\"}", &n);
+						"{\"type\": \"function\"}",
+						"Each value is the name of a function.", &n);
 	Entry	   *entries = palloc(Max(n, 1) * sizeof(Entry));
 
 	for (int i = 0; i < n; i++)

@@ -465,6 +465,18 @@ check_statements(const char *task, int nargs)
 	}
 }
 
+/* There is no function or procedure of this name, which has a schema or not. */
+static void
+raise_unknown_name(const char *task, bool has_schema)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_FUNCTION),
+			 errmsg("function %s does not exist", task),
+			 has_schema ?
+			 errhint("Check the spelling of the name and its schema, or pass SQL text such as 'SELECT ...'.") :
+			 errhint("None of this name is in the search path: name its schema, or pass SQL text such as 'SELECT ...'.")));
+}
+
 /* What the text means, as SQL in CurrentMemoryContext. */
 static const char *
 resolve_text(const char *task, int nargs, const Oid *types)
@@ -491,10 +503,7 @@ resolve_text(const char *task, int nargs, const Oid *types)
 			means_function(names, has_types, task))
 		{
 			if (candidates == NULL && (has_types || !schema_exists(names)))
-				ereport(ERROR,
-						(errcode(ERRCODE_UNDEFINED_FUNCTION),
-						 errmsg("function %s does not exist", task),
-						 errhint("There is no function or procedure of this name in the search path.")));
+				raise_unknown_name(task, list_length(names) > 1);
 			return build_call(names, candidates, signature, nargs, types);
 		}
 	}
