@@ -261,9 +261,9 @@ check_places('executors that have gone');
 $s->query(
 	q{CREATE FUNCTION t.fail_at_length(x int) RETURNS int LANGUAGE plpgsql AS $$
 	  BEGIN
-		RAISE NOTICE '%', repeat('x', 20000000);
-		RAISE EXCEPTION USING ERRCODE = '40001';
+		RAISE EXCEPTION '%', repeat('x', 20000000) USING ERRCODE = '40001';
 	  END$$});
+$s->executor(1, q{settings => '{"my.x": "one worker"}'});
 set_point('deleting');
 $f = $s->query(q{SELECT loky.submit_task('t.fail_at_length', ROW(1), retries => 1)});
 await_point('deleting');
@@ -273,6 +273,7 @@ is($s->query("SELECT loky.cancel($f)"), 't', 'and is cancelled as the file is re
 set_point('');
 is($s->query(q{SELECT loky.run('SELECT 1')}), 1, 'its worker goes on');
 is(scalar(grep { -f $_ } temp_files($node)), 0, 'no file is left');
+$s->executor(2);
 check_places('files of failed attempts');
 
 # Whoever frees what lies in a file is cancelled as it does: who forgets it, who was
