@@ -39,7 +39,6 @@
 #include "environ.h"
 #include "executor.h"
 #include "guc.h"
-#include "map.h"
 #include "remembered.h"
 #include "sched.h"
 #include "worker.h"
@@ -121,28 +120,28 @@ find_role_slot(Oid role)
  * Has the executor neither tasks nor workers?  Tasks whose submitters have yet to
  * commit do not count.  Its lock is held.
  */
-static bool
-is_unused(LokySharedExecutor *executor)
+bool
+loky_executor_is_unused(LokySharedExecutor *executor)
 {
 	return executor->npending + executor->ngated == 0 &&
 		executor->nrunning == 0 && executor->nmaps == 0 && executor->nworkers == 0;
 }
 
 /* ... and may its slot be another's? */
-static bool
-is_free(LokySharedExecutor *executor)
+bool
+loky_executor_is_free(LokySharedExecutor *executor)
 {
-	return is_unused(executor) && executor->npledged == 0;
+	return loky_executor_is_unused(executor) && executor->npledged == 0;
 }
 
 /*
  * Empty the slot of an executor that nothing uses.  Directory's and executor's
  * lock held.
  */
-static void
-empty_slot(LokySharedExecutor *executor)
+void
+loky_executor_empty_slot(LokySharedExecutor *executor)
 {
-	Assert(is_free(executor));
+	Assert(loky_executor_is_free(executor));
 	loky->roles[executor->role_slot].executors--;
 	loky_area_free(executor->config);
 	executor->config = InvalidDsaPointer;
@@ -170,7 +169,7 @@ pick_slot(void)
 
 		if (executor->state == LOKY_EXECUTOR_FREE)
 			return executor;
-		if (!is_free(executor))
+		if (!loky_executor_is_free(executor))
 			continue;
 		if (best == NULL || (closed && !best_closed) ||
 			(closed == best_closed && executor->last_used < best->last_used))
@@ -199,7 +198,7 @@ check_share(int role_slot)
 		LokySharedExecutor *executor = &loky->executors[i];
 
 		n += executor->state != LOKY_EXECUTOR_FREE &&
-			executor->role_slot == role_slot && !is_free(executor);
+			executor->role_slot == role_slot && !loky_executor_is_free(executor);
 	}
 	if (n >= limit)
 		ereport(ERROR,
@@ -219,8 +218,8 @@ find_slot(void)
 	while ((executor = pick_slot()) != NULL)
 	{
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		if (executor->state != LOKY_EXECUTOR_FREE && is_free(executor))
-			empty_slot(executor);
+		if (executor->state != LOKY_EXECUTOR_FREE && loky_executor_is_free(executor))
+			loky_executor_empty_slot(executor);
 		LWLockRelease(&executor->lock);
 		if (executor->state == LOKY_EXECUTOR_FREE)
 			return executor;
@@ -585,171 +584,4 @@ loky_executor_resize(LokyExecutorRef ref, int max_workers)
 	LWLockRelease(&executor->lock);
 	loky_sched_look_again(executor);
 	loky_wake_launcher();
-}
-
-/* Stop all workers of the executor.  Its lock is held. */
-static void
-stop_workers(LokySharedExecutor *executor, bool kill_workers, bool idle_only)
-{
-	for (int i = 0; i < loky->nworkers; i++)
-	{
-		LokySharedWorker *worker = &loky->workers[i];
-
-		if (worker->state != LOKY_WORKER_FREE &&
-			worker->executor == executor->slot && worker != LokyMyWorker &&
-			(!idle_only || worker->state == LOKY_WORKER_IDLE))
-			loky_stop_worker(worker, kill_workers);
-	}
-}
-
-/* Cancel all tasks and maps that no worker runs.  Executor's lock held. */
-static void
-cancel_all(LokySharedExecutor *executor, LokyAftermath *after)
-{
-	dlist_iter	iter;
-
-	loky_stop_pending(executor, LOKY_TASK_CANCELLED, 0, NULL, 0, after);
-	dlist_foreach(iter, &executor->maps)
-	{
-		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
-
-		loky_map_end(map, LOKY_MAP_SHUT_DOWN);
-		loky_wake(map->reader);
-	}
-}
-
-/*
- * Accept nothing more.  What is there still runs; with kill_workers it is
- * cancelled where it is pending, and fails with LK003 where it runs.
- */
-void
-loky_executor_close(LokyExecutorRef ref, bool kill_workers)
-{
-	LokySharedExecutor *executor = ref.executor;
-	LokyAftermath after = LOKY_NO_AFTERMATH;
-
-	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (executor->id == ref.id &&
-		(executor->state == LOKY_EXECUTOR_OPEN ||
-		 executor->state == LOKY_EXECUTOR_CLOSING))
-	{
-		executor->state = LOKY_EXECUTOR_CLOSING;
-		if (kill_workers)
-			cancel_all(executor, &after);
-		stop_workers(executor, kill_workers, !kill_workers);
-	}
-	loky_sched_unlock(executor, &after);
-	LWLockRelease(&loky->directory);
-	loky_end_conclude(&after);
-	loky_wake_launcher();
-}
-
-/*
- * If the executor belongs to this database, which is gone: cancel what is pending and
- * accept nothing more.  The slot is free at once, unless a worker has yet to find out.
- */
-void
-loky_executor_abandon(LokySharedExecutor *executor, Oid database)
-{
-	LokyAftermath after = LOKY_NO_AFTERMATH;
-
-	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (executor->id != 0 && executor->database == database)
-	{
-		executor->state = LOKY_EXECUTOR_CLOSING;
-		cancel_all(executor, &after);
-		stop_workers(executor, false, false);
-		if (is_free(executor))
-			empty_slot(executor);
-	}
-	loky_sched_unlock(executor, &after);
-	LWLockRelease(&loky->directory);
-	loky_end_conclude(&after);
-}
-
-/* Cancel what is pending in the executor, which goes on. */
-void
-loky_executor_cancel_pending(LokyExecutorRef ref)
-{
-	LokySharedExecutor *executor = ref.executor;
-	LokyAftermath after = LOKY_NO_AFTERMATH;
-
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (executor->id == ref.id)
-		cancel_all(executor, &after);
-	loky_sched_unlock(executor, &after);
-	loky_end_conclude(&after);
-}
-
-/* End the present workers; what is pending runs on fresh ones. */
-void
-loky_executor_kill_workers(LokyExecutorRef ref)
-{
-	LokySharedExecutor *executor = ref.executor;
-
-	LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-	if (executor->id == ref.id)
-		stop_workers(executor, true, false);
-	LWLockRelease(&executor->lock);
-	loky_wake_launcher();
-}
-
-/*
- * Has the executor neither tasks nor workers, whose processes have ended, or is
- * it gone altogether, or open again?
- */
-bool
-loky_executor_at_rest(LokyExecutorRef ref)
-{
-	LokySharedExecutor *executor = ref.executor;
-	bool		rest;
-
-	LWLockAcquire(&executor->lock, LW_SHARED);
-	rest = executor->id != ref.id || is_unused(executor) ||
-		executor->state == LOKY_EXECUTOR_OPEN;
-	for (int i = 0; rest && i < loky->nworkers; i++)
-	{
-		LokySharedWorker *worker = &loky->workers[i];
-
-		rest = worker->state == LOKY_WORKER_FREE ||
-			worker->executor_id != ref.id ||
-			executor->state == LOKY_EXECUTOR_OPEN;
-	}
-	LWLockRelease(&executor->lock);
-	return rest;
-}
-
-/*
- * Turn executors that were shut down and have come to rest into closed ones.
- * The launcher calls it when a worker has ended.
- */
-void
-loky_executor_collect(void)
-{
-	bool		wake = false;
-
-	LWLockAcquire(&loky->directory, LW_EXCLUSIVE);
-	for (int i = 0; i < loky->nexecutors; i++)
-	{
-		LokySharedExecutor *executor = &loky->executors[i];
-
-		if (executor->state != LOKY_EXECUTOR_CLOSING &&
-			executor->state != LOKY_EXECUTOR_BROKEN)
-			continue;
-		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
-		if (is_unused(executor))
-		{
-			executor->state = LOKY_EXECUTOR_CLOSED;
-			wake = true;
-		}
-		else if (executor->npending + executor->ngated == 0 &&
-				 executor->nmaps == 0)
-			stop_workers(executor, false, true);
-		LWLockRelease(&executor->lock);
-	}
-	LWLockRelease(&loky->directory);
-	if (wake)
-		loky_task_wake_waiters(LOKY_MANY_WAITERS);
 }

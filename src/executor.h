@@ -42,12 +42,17 @@ extern LokyConfig *loky_executor_copy_config(int id, int *max_workers);
 extern LokyExecutorRef *loky_executor_present(int *n);
 extern int	loky_executor_own(void);
 extern void loky_executor_resize(LokyExecutorRef ref, int max_workers);
+extern bool loky_executor_is_unused(LokySharedExecutor *executor);
+extern bool loky_executor_is_free(LokySharedExecutor *executor);
+extern void loky_executor_empty_slot(LokySharedExecutor *executor);
+extern int	loky_executor_default_size(void);
+
+/* executor_end.c */
 extern void loky_executor_close(LokyExecutorRef ref, bool kill_workers);
 extern void loky_executor_abandon(LokySharedExecutor *executor, Oid database);
 extern void loky_executor_cancel_pending(LokyExecutorRef ref);
 extern void loky_executor_kill_workers(LokyExecutorRef ref);
 extern bool loky_executor_at_rest(LokyExecutorRef ref);
 extern void loky_executor_collect(void);
-extern int	loky_executor_default_size(void);
 
 #endif							/* LOKY_EXECUTOR_H */
