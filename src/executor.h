@@ -13,6 +13,7 @@
 #ifndef LOKY_EXECUTOR_H
 #define LOKY_EXECUTOR_H
 
+#include "compat.h"
 #include "config.h"
 #include "pool.h"
 
