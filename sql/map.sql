@@ -289,10 +289,12 @@ FETCH 1 FROM c;
 CLOSE c;
 SELECT t.at_gate();
 COMMIT;
--- so does cancelling the caller
+-- so does cancelling the caller, whose time is not the items' here
+SELECT loky.get_reusable_executor(settings => '{"statement_timeout": 0}') > 0 AS ok;
 SET statement_timeout = '100 ms';
 SELECT count(*) FROM loky.map('t.pass', ARRAY[0, 1, 1, 1], NULL::int);
 RESET statement_timeout;
+RESET loky.executor;
 SELECT t.at_gate();
 -- and an error elsewhere in the query
 SELECT 1 / (r - 1) FROM (SELECT loky.map('t.pass', ARRAY[0, 1, 2, 2], NULL::int) AS r OFFSET 0) s, LATERAL (SELECT setval('t.gate', 1)) g;

@@ -365,9 +365,12 @@ ErrorData *
 loky_reduce_args(LokyReducers *reducers, int n, Oid *types, Datum *values,
 				 bool *nulls)
 {
-	Oid		   *own_types = palloc(n * sizeof(Oid));
+	Oid		   *own_types;
 	ErrorData  *error;
 
+	if (n == 0)
+		return NULL;
+	own_types = palloc(n * sizeof(Oid));
 	memcpy(own_types, types, n * sizeof(Oid));
 	(void) loky_reduce_types(reducers, n, types);
 	error = loky_reduce_try(reducers, n, own_types, types, values, nulls);
