@@ -113,5 +113,6 @@ BEGIN
 		PERFORM loky.run('SELECT ' || i);
 		PERFORM count(*) FROM loky.try_map('SELECT 1 / ($1 % 3)', ARRAY[1, 2, 3, 4, 5, 6]);
 		PERFORM count(*) FROM loky.flat_map('SELECT repeat(''x'', $1) FROM generate_series(1, 50)', ARRAY[1000]);
+		PERFORM length(r) FROM loky.map('SELECT repeat($1::text, 2000000)', ARRAY(SELECT generate_series(1, (i % 100 = 0)::int)), NULL::text) r;
 	END LOOP;
 END$$;
