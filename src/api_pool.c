@@ -182,6 +182,7 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 	LokyReuse	reuse;
 	LokyExecutorRef *present;
 	int			npresent;
+	int			nopen;
 	LokyExecutorRef previous = {NULL, 0};
 	LokyExecutorRef ref;
 	int			max_workers;
@@ -198,7 +199,7 @@ loky_get_reusable_executor(PG_FUNCTION_ARGS)
 	kill_workers = PG_GETARG_BOOL(ARG_KILL_WORKERS);
 
 	size = max_workers > 0 ? max_workers : loky_executor_default_size();
-	present = loky_executor_present(&npresent);
+	present = loky_executor_present(&npresent, &nopen);
 	if (npresent > 0)
 		previous = present[0];
 	if (reuse == LOKY_REUSE_TRUE && loky_executor_id != 0)
@@ -255,13 +256,15 @@ await_rest(LokyExecutorRef ref)
 
 /*
  * shutdown(wait, kill_workers): end the session's current executor, and what is left
- * of earlier ones of its configuration.
+ * of earlier ones of its configuration.  Earlier ones whose maps we read ourselves are
+ * not waited for: no call could name them any more to have them ended otherwise.
  */
 Datum
 loky_shutdown(PG_FUNCTION_ARGS)
 {
 	LokyExecutorRef *refs;
 	int			n;
+	int			nopen;
 	bool		wait;
 
 	loky_attach();
@@ -276,8 +279,8 @@ loky_shutdown(PG_FUNCTION_ARGS)
 				 errmsg("cannot shut down an executor from inside one of its tasks"),
 				 errhint("Call loky.shutdown() from a session.")));
 	wait = PG_GETARG_BOOL(0);
-	refs = loky_executor_present(&n);
-	for (int i = 0; i < n && wait; i++)
+	refs = loky_executor_present(&n, &nopen);
+	for (int i = 0; i < nopen && wait; i++)
 	{
 		if (loky_held_has_map(refs[i].executor->slot))
 			ereport(ERROR,
@@ -288,7 +291,10 @@ loky_shutdown(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 		loky_executor_close(refs[i], PG_GETARG_BOOL(1));
 	for (int i = 0; i < n && wait; i++)
-		await_rest(refs[i]);
+	{
+		if (!loky_held_has_map(refs[i].executor->slot))
+			await_rest(refs[i]);
+	}
 	PG_RETURN_VOID();
 }
 

@@ -126,6 +126,21 @@ loky_deadlock_await_executor(LokySharedExecutor *executor, int id)
 	LWLockRelease(&loky->edges);
 }
 
+/*
+ * An executor that was shut down has come to rest: wake whoever may wait for one.  No
+ * lock is needed: they write down what they wait for before they look, under the
+ * executor's lock, under which it came to rest.
+ */
+void
+loky_deadlock_wake_shutdowns(void)
+{
+	for (int i = 0; i < loky->nbackends; i++)
+	{
+		if (loky->backends[i].kind == LOKY_AWAITS_EXECUTOR)
+			loky_wake(i);
+	}
+}
+
 /* We wait no more. */
 void
 loky_deadlock_await_nothing(void)

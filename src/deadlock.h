@@ -20,6 +20,7 @@
 extern void loky_deadlock_await_tasks(const uint64 *ids, int n, bool first);
 extern void loky_deadlock_await_map(LokySharedMap *map);
 extern void loky_deadlock_await_executor(LokySharedExecutor *executor, int id);
+extern void loky_deadlock_wake_shutdowns(void);
 extern void loky_deadlock_await_nothing(void);
 
 extern bool loky_deadlock_awaits(int procno);

@@ -422,10 +422,11 @@ present_config(int id)
 /*
  * The executor that a submit would use now, if it is there, and those of its
  * configuration that were shut down or broke and have yet to come to rest: *n of them,
- * in CurrentMemoryContext, the open one first, then the newest.
+ * in CurrentMemoryContext, first the open ones, of which there are *nopen, 0 or 1, then
+ * the newest.
  */
 LokyExecutorRef *
-loky_executor_present(int *n)
+loky_executor_present(int *n, int *nopen)
 {
 	LokyExecutorRef *refs = palloc(loky->nexecutors * sizeof(LokyExecutorRef));
 	int			id = loky_executor_own() != 0 ? loky_executor_own() :
@@ -433,27 +434,29 @@ loky_executor_present(int *n)
 	LokyConfig *config = present_config(id);
 	uint64		fingerprint = loky_config_hash(config);
 	LokySharedExecutor *open;
-	int			nopen = 0;
 
 	LWLockAcquire(&loky->directory, LW_SHARED);
 	open = id == 0 ? NULL : find_by_id(id);
 	if (open == NULL || open->state != LOKY_EXECUTOR_OPEN ||
 		!matches(open, GetUserId(), fingerprint, config))
 		open = find_open(GetUserId(), fingerprint, config);
+	*nopen = open != NULL ? 1 : 0;
+	*n = *nopen;
 	if (open != NULL)
-		refs[nopen++] = (LokyExecutorRef) {open, open->id};
-	*n = nopen;
+		refs[0] = (LokyExecutorRef) {open, open->id};
 	for (int i = 0; i < loky->nexecutors; i++)
 	{
 		LokySharedExecutor *executor = &loky->executors[i];
 
-		if ((executor->state == LOKY_EXECUTOR_CLOSING ||
+		/* the open one may have broken since it was looked for */
+		if (executor != open &&
+			(executor->state == LOKY_EXECUTOR_CLOSING ||
 			 executor->state == LOKY_EXECUTOR_BROKEN) &&
 			matches(executor, GetUserId(), fingerprint, config))
 			refs[(*n)++] = (LokyExecutorRef) {executor, executor->id};
 	}
 	LWLockRelease(&loky->directory);
-	qsort(refs + nopen, *n - nopen, sizeof(LokyExecutorRef), compare_newest_first);
+	qsort(refs + *nopen, *n - *nopen, sizeof(LokyExecutorRef), compare_newest_first);
 	return refs;
 }
 

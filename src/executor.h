@@ -40,7 +40,7 @@ extern void loky_executor_raise_unknown(int id) pg_attribute_noreturn();
 extern LokyExecutorRef loky_executor_get(const LokyConfig *config,
 										 int max_workers, LokyReuse reuse);
 extern LokyConfig *loky_executor_copy_config(int id, int *max_workers);
-extern LokyExecutorRef *loky_executor_present(int *n);
+extern LokyExecutorRef *loky_executor_present(int *n, int *nopen);
 extern int	loky_executor_own(void);
 extern void loky_executor_resize(LokyExecutorRef ref, int max_workers);
 extern bool loky_executor_is_unused(LokySharedExecutor *executor);
@@ -53,6 +53,7 @@ extern void loky_executor_close(LokyExecutorRef ref, bool kill_workers);
 extern void loky_executor_abandon(LokySharedExecutor *executor, Oid database);
 extern void loky_executor_cancel_pending(LokyExecutorRef ref);
 extern void loky_executor_kill_workers(LokyExecutorRef ref);
+extern bool loky_executor_is_drained(LokySharedExecutor *executor);
 extern bool loky_executor_at_rest(LokyExecutorRef ref);
 extern void loky_executor_collect(void);
 

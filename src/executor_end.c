@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "deadlock.h"
 #include "executor.h"
 #include "map.h"
 #include "sched.h"
@@ -111,6 +112,7 @@ loky_executor_cancel_pending(LokyExecutorRef ref)
 		cancel_all(executor, &after);
 	loky_sched_unlock(executor, &after);
 	loky_end_conclude(&after);
+	loky_wake_launcher();
 }
 
 /* End the present workers; what is pending runs on fresh ones. */
@@ -127,8 +129,35 @@ loky_executor_kill_workers(LokyExecutorRef ref)
 }
 
 /*
- * Has the executor neither tasks nor workers, whose processes have ended, or is
- * it gone altogether, or open again?
+ * Is nothing left in the executor for a worker to take?  What one runs now does not
+ * count if it is a task.  Its lock is held.
+ */
+bool
+loky_executor_is_drained(LokySharedExecutor *executor)
+{
+	dlist_iter	iter;
+
+	if (executor->npending + executor->ngated > 0)
+		return false;
+	dlist_foreach(iter, &executor->maps)
+	{
+		if (!loky_map_is_at_rest(dlist_container(LokySharedMap, node, iter.cur)))
+			return false;
+	}
+	return true;
+}
+
+/* Has the executor neither workers nor anything for them to do?  Its lock is held. */
+static bool
+has_finished(LokySharedExecutor *executor)
+{
+	return executor->nworkers == 0 && executor->nrunning == 0 &&
+		loky_executor_is_drained(executor);
+}
+
+/*
+ * Has the executor run all that it will, though some may not have been read, and have
+ * the processes of its workers ended?  Or is it gone altogether, or open again?
  */
 bool
 loky_executor_at_rest(LokyExecutorRef ref)
@@ -137,7 +166,7 @@ loky_executor_at_rest(LokyExecutorRef ref)
 	bool		rest;
 
 	LWLockAcquire(&executor->lock, LW_SHARED);
-	rest = executor->id != ref.id || loky_executor_is_unused(executor) ||
+	rest = executor->id != ref.id || has_finished(executor) ||
 		executor->state == LOKY_EXECUTOR_OPEN;
 	for (int i = 0; rest && i < loky->nworkers; i++)
 	{
@@ -169,17 +198,14 @@ loky_executor_collect(void)
 			executor->state != LOKY_EXECUTOR_BROKEN)
 			continue;
 		LWLockAcquire(&executor->lock, LW_EXCLUSIVE);
+		wake |= has_finished(executor);
 		if (loky_executor_is_unused(executor))
-		{
 			executor->state = LOKY_EXECUTOR_CLOSED;
-			wake = true;
-		}
-		else if (executor->npending + executor->ngated == 0 &&
-				 executor->nmaps == 0)
+		else if (loky_executor_is_drained(executor))
 			stop_workers(executor, false, true);
 		LWLockRelease(&executor->lock);
 	}
 	LWLockRelease(&loky->directory);
 	if (wake)
-		loky_task_wake_waiters(LOKY_MANY_WAITERS);
+		loky_deadlock_wake_shutdowns();
 }

@@ -43,6 +43,7 @@
 
 #include "area.h"
 #include "compat.h"
+#include "deadlock.h"
 #include "debug_point.h"
 #include "executor.h"
 #include "guc.h"
@@ -273,7 +274,7 @@ tell_of_freed_slot(bool wake_waiters)
 {
 	ConditionVariableBroadcast(&loky->worker_gone);
 	if (wake_waiters)
-		loky_task_wake_waiters(LOKY_MANY_WAITERS);
+		loky_deadlock_wake_shutdowns();
 }
 
 /* Clear up after workers whose processes have ended. */

@@ -23,6 +23,7 @@
 
 #include "utils/timestamp.h"
 
+#include "executor.h"
 #include "guc.h"
 #include "pool.h"
 #include "sched.h"
@@ -101,8 +102,7 @@ loky_leave_is_due(LokySharedExecutor *executor, LokySharedWorker *worker)
 		executor->yields--;
 		return true;
 	}
-	return executor->state != LOKY_EXECUTOR_OPEN &&
-		executor->npending + executor->ngated == 0 && executor->nmaps == 0;
+	return executor->state != LOKY_EXECUTOR_OPEN && loky_executor_is_drained(executor);
 }
 
 /*

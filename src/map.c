@@ -43,6 +43,7 @@
 
 #include "area.h"
 #include "map.h"
+#include "map_retry.h"
 
 /* Size of the chunks that workers fill with pieces. */
 #define CHUNK_BYTES		(64 * 1024)
@@ -154,6 +155,21 @@ loky_map_claimable(LokySharedMap *map)
 		return Min(next + map->chunksize, map->nitems) <=
 			pg_atomic_read_u64(&map->limit);
 	return next < end;
+}
+
+/*
+ * Has all of the map been run that will be, so that only its reader has anything left
+ * to do?  The executor's lock is held.
+ */
+bool
+loky_map_is_at_rest(LokySharedMap *map)
+{
+	if (map->nworkers > 0)
+		return false;
+	return pg_atomic_read_u32(&map->cancelled) != LOKY_MAP_GOES_ON ||
+		(pg_atomic_read_u32(&map->nreturned) == 0 && !loky_map_retry_any(map) &&
+		 pg_atomic_read_u64(&map->next) >= Min(pg_atomic_read_u64(&map->stop),
+											   map->nitems));
 }
 
 /* Give back the part's items, which were claimed but not run. */

@@ -224,6 +224,7 @@ struct LokySharedMap
 /* both sides (map.c) */
 extern bool loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedPart *part);
 extern bool loky_map_claimable(LokySharedMap *map);
+extern bool loky_map_is_at_rest(LokySharedMap *map);
 extern void loky_map_return(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_publish(LokySharedMap *map, const LokySharedOutcome *outcomes, uint32 n);
 extern uint64 loky_map_clock(void);

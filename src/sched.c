@@ -528,14 +528,6 @@ loky_sched_unlock(LokySharedExecutor *executor, LokyAftermath *after)
 	wake_all(&list);
 }
 
-/* Wake who waits for an executor that was shut down to come to rest. */
-static void
-wake_shutdown_waiters(LokySharedExecutor *executor)
-{
-	if (executor->state == LOKY_EXECUTOR_CLOSING)
-		loky_task_wake_waiters(LOKY_MANY_WAITERS);
-}
-
 /*
  * The worker has ended its task, or this attempt at it, at the time now; the result
  * is complete.  A failed one that has been cancelled meanwhile ends as that.
@@ -582,7 +574,6 @@ loky_sched_finish(LokySharedWorker *worker, LokyTaskState state, int sqlstate,
 		after.nready--;
 	loky_sched_unlock(executor, &after);
 	loky_end_conclude(&after);
-	wake_shutdown_waiters(executor);
 }
 
 /* Count the items of its map that the worker has ended.  Lock held. */
@@ -678,7 +669,6 @@ loky_sched_settle(LokySharedWorker *worker)
 	loky_sched_unlock(executor, &after);
 	loky_wake_launcher();
 	loky_end_conclude(&after);
-	wake_shutdown_waiters(executor);
 	if (map != NULL)
 		loky_map_free(map);
 }

@@ -121,6 +121,86 @@ for my $how ('', 'wait => false', 'kill_workers => true')
 	};
 }
 
+# A map whose reader rests counts as long as some of it has yet to be run.
+subtest 'shutdown beside cursors' => sub {
+	my $use = sub {
+		my ($session) = @_;
+
+		return $session->executor(2, "timeout => '16 s'");
+	};
+	my $rest_after_one = sub {
+		my ($session, $n) = @_;
+
+		$session->query('BEGIN');
+		$session->query(
+			"DECLARE c CURSOR FOR SELECT loky.map('t.id', ARRAY(SELECT generate_series(1, $n)))");
+		return is($session->query('FETCH 1 FROM c'), 1, "a cursor rests over $n items");
+	};
+	my $state_of = sub {
+		my ($id) = @_;
+
+		return $o->query("SELECT state FROM loky.executors WHERE executor_id = $id");
+	};
+
+	# another session's, that goes on no more
+	my $id = $use->($s);
+	$use->($o);
+	$o->query("SET statement_timeout = '60 s'");
+	$rest_after_one->($s, 100_000);
+	$o->query('SELECT loky.shutdown(kill_workers => true)');
+	is($state_of->($id), 'closing', 'shutdown with kill_workers does not wait for its reader');
+	is($o->query("SELECT loky.run('SELECT 1')"), 1, 'a fresh executor');
+	$o->query('SELECT loky.shutdown()');
+	is($state_of->($id), 'closing', 'nor does the shutdown of that');
+	is($s->fails('FETCH ALL FROM c'), 'LK003', 'which is told');
+	$s->query('ROLLBACK');
+
+	# one that has been run
+	$id = $use->($s);
+	$use->($o);
+	$rest_after_one->($s, 3);
+	$o->query('SELECT loky.shutdown()');
+	is($state_of->($id), 'closing', 'nor is what has been run, and not read, waited for');
+	is($s->query('FETCH ALL FROM c'), "2\n3", 'and it can be read');
+	$s->query('COMMIT');
+
+	# one that is still to be run
+	$id = $use->($s);
+	$use->($o);
+	$rest_after_one->($s, 100_000);
+	$o->send('SELECT loky.shutdown()');
+	ok( poll(
+			$s,
+			q{SELECT wait_event_type FROM pg_stat_activity WHERE pid = } . $o->pid,
+			'Extension'),
+		'what has yet to be run is waited for');
+	is($s->query('SELECT count(*) FROM loky.executors e WHERE state = \'closing\''),
+		1, 'while the executor closes');
+	is($s->query('MOVE FORWARD 99998 FROM c'), '', 'the reader goes on');
+	$o->answer;
+	is($s->query('FETCH ALL FROM c'), 100_000, 'and reads what is left');
+	$s->query('COMMIT');
+
+	# one's own, of an executor of before
+	$id = $use->($s);
+	$rest_after_one->($s, 100_000);
+	$s->query('SELECT loky.shutdown(wait => false)');
+	my $f = $s->query(q{SELECT loky.submit('t.id', 1)});
+	my $fresh = $s->query("SELECT executor_id FROM loky.tasks WHERE future = $f");
+	cmp_ok($fresh, '>', $id, 'a cursor of our own on an earlier executor');
+	$s->query('SELECT loky.shutdown()');
+	isnt($state_of->($fresh), 'open', 'is in the way of no other shutdown');
+	$s->query('COMMIT');
+
+	$use->($s);
+	$rest_after_one->($s, 100_000);
+	is($s->fails('SELECT loky.shutdown()'),
+		'55000', 'one on the present executor cannot be waited for');
+	$s->query('ROLLBACK');
+	$o->query('RESET statement_timeout');
+	check_clean($_, 'after it') for $s, $o;
+};
+
 # Workers that cannot start break an executor: here because the role may not set
 # any more what the configuration asks for.
 subtest 'S17: ten sessions use an executor that has broken' => sub {
