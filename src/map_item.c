@@ -303,8 +303,10 @@ open_plan(LokyMapJob *job, uint64 item)
 		job->plan = loky_plan_get(debug_query_string, map->request.hash,
 								  args.n, args.types);
 	}
+
+	/* what a serializable transaction has read holds only once it has committed */
 	job->repeatable = pg_atomic_read_u32(&map->writes) == 0 &&
-		loky_plan_is_repeatable(job->plan);
+		!IsolationIsSerializable() && loky_plan_is_repeatable(job->plan);
 	job->part->repeatable = job->repeatable;
 	if (map->counts || !loky_expression_is_possible(job->plan))
 		return;
@@ -326,6 +328,17 @@ open_plan(LokyMapJob *job, uint64 item)
 			params->params[i + 1].isnull = job->common.nulls[i];
 		}
 	}
+}
+
+/*
+ * The next item of the transaction begins.  What an earlier one has submitted stands, as
+ * its outcome does, whatever becomes of this one, unless they are a chunk.
+ */
+static inline void
+begin_run(const LokySharedPart *part)
+{
+	if (LokyMyWorker->tag != 0 && !part->whole)
+		LokyMyWorker->tag = 0;
 }
 
 /* Give the expression the parameters that are the item's own. */
@@ -404,6 +417,7 @@ loky_item_run_cheap(LokyMapJob *job, uint64 item, uint64 end)
 		bool		isnull;
 
 		CHECK_FOR_INTERRUPTS();
+		begin_run(part);
 		set_params(job, item);
 		outcome->item = item;
 		outcome->value = loky_expression_run(job->expression, &isnull);
@@ -465,6 +479,7 @@ loky_item_run(LokyMapJob *job, uint64 item)
 	instr_time	end;
 
 	loky_item_forget_progress();
+	begin_run(part);
 	if (part->noutcomes > 0 && !job->repeatable)
 		SetCurrentStatementStartTimestamp();
 	if (timed)
