@@ -246,6 +246,7 @@ SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::big
 TRUNCATE t.log;
 SELECT state, message, context FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, 3, -4, 5, 6], NULL::int, chunksize => 2)$$);
 SELECT i FROM t.log WHERE i <= 4 ORDER BY i;
+SELECT state, context FROM t.error($$SELECT * FROM loky.map('BEGIN', ARRAY[1, 2, 3], chunksize => 3)$$);
 TRUNCATE t.log;
 SELECT ord, ok, result, message FROM loky.try_map('t.touch_or_fail', ARRAY[1, 2, 3, -4, 5, 6], NULL::int, chunksize => 2);
 SELECT i FROM t.log ORDER BY i;

@@ -10,7 +10,7 @@
  * for what these have submitted.  A run that succeeds, or fails by an error of
  * its own, leaves them alone.
  *
- * A run is here one attempt at a task, or one transaction of a map's items.
+ * A run is here one attempt at a task, or at an item of a map, or at a chunk of them.
  * With its first submit it draws a number, the tag, which its tasks carry as
  * their parent; so a run without any costs nothing when it is cancelled, and
  * those of the worker's earlier runs are never meant.

@@ -184,17 +184,19 @@ run_apart(LokyMapJob *job)
 }
 
 /*
- * Raise 25001 where an item has begun or ended the transaction that the next one is
- * to share.
+ * Raise 25001 where the item that ran last has begun or ended the transaction that the
+ * next one is to share.
  */
 static void
-check_shared_transaction(void)
+check_shared_transaction(LokySharedPart *part)
 {
-	if (IsTransactionBlock())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("task began or ended a transaction that items share"),
-				 errhint("Leave out BEGIN, COMMIT and ROLLBACK, or run each item in a transaction of its own: chunksize => 1.")));
+	if (!IsTransactionBlock())
+		return;
+	part->ending = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("task began or ended a transaction that items share"),
+			 errhint("Leave out BEGIN, COMMIT and ROLLBACK, or run each item in a transaction of its own: chunksize => 1.")));
 }
 
 /* All items of the transaction have been run: commit it, and publish what came of them. */
@@ -254,7 +256,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 		loky_limit_disarm();
 		if (item >= part->range.hi)
 			break;
-		check_shared_transaction();
+		check_shared_transaction(part);
 		if (part->whole)
 		{
 			look_at = part->range.hi;

@@ -97,8 +97,8 @@ typedef struct LokySharedWorker
 	LokyWorkerPhase phase;
 
 	/*
-	 * Parent of the tasks that the present task, or transaction of items, has
-	 * submitted; 0: none.  The worker's own, read by others when it is gone.
+	 * Parent of the tasks that the present task, item or chunk has submitted;
+	 * 0: none.  The worker's own, read by others when it is gone.
 	 */
 	uint64		tag;
 

@@ -122,6 +122,39 @@ for my $i (1 .. 30)
 is("@wrong", '', 'S39: so are thirty more');
 check_clean($s, 'S39');
 
+# An item that ends its worker takes what it has submitted along, but not what others
+# have submitted that shared its transaction, as they succeed.  What shares one must only
+# read, which this function is declared to do.
+my $rows;
+size(1);
+$s->query(
+	q{CREATE FUNCTION t.submit_or_die(x int) RETURNS bigint STABLE LANGUAGE plpgsql AS $$
+	  DECLARE
+		f bigint;
+	  BEGIN
+		IF x = 9 THEN
+			RETURN 0;
+		END IF;
+		f := loky.submit('t.touch', x);
+		IF x = 0 THEN
+			PERFORM pg_terminate_backend(pg_backend_pid());
+		END IF;
+		RETURN f;
+	  END$$});
+$rows = $s->query(
+	q{WITH m AS MATERIALIZED (SELECT * FROM loky.try_map('t.submit_or_die',
+		  array_fill(9, ARRAY[1500]) || ARRAY[1, 2, 0], NULL::bigint) WHERE ord > 1500)
+	  SELECT string_agg(concat_ws(' ', ok, sqlstate), ', ' ORDER BY ord) FROM m});
+is($rows, 't, t, f LK001', 'an item ends its worker');
+$s->query(q{SELECT count(*) FROM loky.wait(ARRAY(SELECT future FROM loky.tasks WHERE task ~ 't\.touch\M'))});
+is( $s->query(
+		q{SELECT string_agg(state, ' ' ORDER BY future) FROM loky.tasks
+		  WHERE future >= (SELECT max(future) - 2 FROM loky.tasks)}),
+	'succeeded succeeded cancelled',
+	'what it has submitted is cancelled, that of others is run');
+is($s->logged, '2|2|1|2', 'once each');
+size(4);
+
 # A map loses a worker: that item fails, no other.
 $gate->query('SELECT pg_advisory_lock(2)');
 my $caller = LokyTest::Session->new($node);
@@ -137,7 +170,7 @@ ok( poll($s, "SELECT count(*) FROM pg_stat_activity WHERE pid = $pid", 0),
 	'a worker of a map is terminated');
 at_gate($s, 2, 4);
 open_gate(2);
-my $rows = $caller->answer;
+$rows = $caller->answer;
 my @failed = $rows =~ /(\d+) f LK001/g;
 is(scalar @failed, 1, 'one item of the map fails with LK001') or diag($rows);
 (my $expected = join ', ', map { "$_ $_ t" } 1 .. 8) =~ s/\b(\d) $failed[0] t/$1 f LK001/;
