@@ -347,7 +347,8 @@ add_map(LokyLook *look, LokySharedExecutor *executor, int reader)
 
 /*
  * Whatever keeps the executor from coming to rest: workers that run something,
- * also while they wait for a task of their own, and readers of maps.
+ * also while they wait for a task of their own, and readers of maps of which not all
+ * has been run.
  */
 static void
 add_executor(LokyLook *look, LokySharedExecutor *executor)
@@ -366,8 +367,12 @@ add_executor(LokyLook *look, LokySharedExecutor *executor)
 			add_pid(look, worker->pid);
 	}
 	dlist_foreach(iter, &executor->maps)
-		add_pid(look,
-				dlist_container(LokySharedMap, node, iter.cur)->submitter);
+	{
+		LokySharedMap *map = dlist_container(LokySharedMap, node, iter.cur);
+
+		if (!loky_map_is_at_rest(map))
+			add_pid(look, map->submitter);
+	}
 	LWLockRelease(&executor->lock);
 }
 
