@@ -199,6 +199,16 @@ check_shared_transaction(LokySharedPart *part)
 			 errhint("Leave out BEGIN, COMMIT and ROLLBACK, or run each item in a transaction of its own: chunksize => 1.")));
 }
 
+/* Raise 57014 where an item has trapped its cancel and others are to be run after it. */
+static void
+check_given_up(LokyMapJob *job)
+{
+	if (!loky_map_is_given_up(job->map))
+		return;
+	job->part->ending = job->part->noutcomes > 0;
+	loky_worker_raise_cancelled();
+}
+
 /* All items of the transaction have been run: commit it, and publish what came of them. */
 static void
 end_transaction(LokyMapJob *job)
@@ -240,6 +250,7 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
+		check_given_up(job);
 		if (loky_item_is_cheap(job))
 		{
 			uint64		n = Min(look_at, part->range.hi) - item;
@@ -302,8 +313,7 @@ try_transaction(LokyMapJob *job, uint64 start, volatile bool *heavy)
 		loky_store_abandon(LokyMyWriter, &part->store);
 		if (part->committed)
 			loky_map_publish_part(job->map, part);
-		else if (pg_atomic_read_u32(&job->map->cancelled) != LOKY_MAP_GOES_ON &&
-				 pg_atomic_read_u32(&job->map->cancelled) != LOKY_MAP_BROKEN)
+		else if (loky_map_is_given_up(job->map))
 		{
 			/* nobody reads it any more: the error is the cancellation */
 			loky_cancel_children(LokyMyWorker);

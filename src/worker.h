@@ -49,6 +49,7 @@ extern void loky_worker_handle_cancel(SIGNAL_ARGS);
 extern void loky_worker_handle_exact_cancel(SIGNAL_ARGS);
 extern void loky_worker_register_callbacks(void);
 extern void loky_worker_seal(LokySharedTask *task);
+extern void loky_worker_raise_cancelled(void) pg_attribute_noreturn();
 extern void loky_worker_begin(const LokySharedRequest *request,
 							  dsa_pointer snapshot);
 extern void loky_worker_begin_transaction(bool read_only,

@@ -87,6 +87,15 @@ loky_worker_handle_exact_cancel(SIGNAL_ARGS)
 	errno = save_errno;
 }
 
+/* Raise 57014: a cancel has come in time for what has not noticed it, or has trapped it. */
+void
+loky_worker_raise_cancelled(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_QUERY_CANCELED),
+			 errmsg("canceling statement due to user request")));
+}
+
 /*
  * The last moment before the final commit, after deferred triggers: from here
  * on a cancel comes too late, and the result is complete.
@@ -100,9 +109,7 @@ loky_worker_seal(LokySharedTask *task)
 		return;
 	if (!pg_atomic_compare_exchange_u32(&task->verdict, &none,
 										LOKY_VERDICT_COMMIT))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("canceling statement due to user request")));
+		loky_worker_raise_cancelled();
 	loky_store_end(LokyMyWriter);
 }
 
@@ -118,6 +125,8 @@ prepare_final_commit(void)
 		loky_settings_note_kept();
 	if (LokyMyWorker->task != NULL)
 		loky_worker_seal(LokyMyWorker->task);
+	else if (LokyMyWorker->map != NULL && loky_map_is_given_up(LokyMyWorker->map))
+		loky_worker_raise_cancelled();
 	MemoryContextSwitchTo(oldcontext);
 	loky_debug_point("sealed");
 }

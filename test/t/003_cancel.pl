@@ -151,6 +151,27 @@ is( $caller->query(
 	'10|10|LK004', 'try_map past its timeout tells it of each item');
 nothing_runs('timeout of try_map');
 
+# What traps its cancel, and goes on to its end, comes to nothing all the same.
+$s->query(
+	q{CREATE FUNCTION t.trap(x int) RETURNS int LANGUAGE plpgsql AS $$
+	  BEGIN
+		BEGIN
+			PERFORM t.gate(1);
+		EXCEPTION WHEN query_canceled THEN
+		END;
+		RETURN t.touch(x);
+	  END$$});
+$s->logged;
+for my $chunksize ('NULL', '2')
+{
+	is( $caller->query(
+			qq{SELECT count(*), count(result), min(sqlstate) FROM loky.try_map('t.trap',
+			ARRAY[1, 2], NULL::int, timeout => '100 ms', chunksize => $chunksize)}),
+		'2|0|LK004', "items that trap their cancel, chunksize => $chunksize");
+	nothing_runs('trapped');
+}
+is($s->logged, '0|0||', 'leave nothing behind');
+
 # ... also while notices of its items come faster than they are raised.
 $s->query(
 	q{CREATE FUNCTION t.noisy(x int) RETURNS int LANGUAGE plpgsql AS $$
