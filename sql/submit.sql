@@ -70,6 +70,16 @@ SELECT * FROM loky.result(loky.submit('id', 1), NULL::int);
 SET LOCAL search_path = t2;
 SELECT * FROM loky.result(loky.submit('t.id', 1), NULL::int);
 ROLLBACK;
+-- so it does for an aggregate of which others have the name too
+CREATE AGGREGATE t.total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+CREATE AGGREGATE t2.total(text) (SFUNC = textcat, STYPE = text, INITCOND = '');
+SET search_path = t, t2;
+SELECT * FROM loky.run('total', ROW(5)), loky.run('total', ROW('x'::text)) AS x;
+SET search_path = t2, t;
+SELECT * FROM loky.run('total', ROW(5)), loky.run('total', ROW('x'::text)) AS x;
+SELECT state, message FROM t.error($$SELECT loky.submit('total', true)$$);
+RESET search_path;
+DROP AGGREGATE t.total(int), t2.total(text);
 -- Nothing of that is left in the worker.
 SELECT * FROM loky.result(loky.submit('SHOW search_path'));
 

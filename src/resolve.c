@@ -336,14 +336,20 @@ all_procedures(FuncCandidateList candidates)
 	return true;
 }
 
-/* The function that the analyzed SELECT of a single call calls, or NULL. */
+/* The expression that the analyzed SELECT of a single call returns. */
+static Node *
+called_expression(Query *query)
+{
+	Assert(query->commandType == CMD_SELECT);
+	return (Node *) linitial_node(TargetEntry, query->targetList)->expr;
+}
+
+/* The function, if the analyzed SELECT calls one that is no aggregate, or NULL. */
 static FuncExpr *
 called_function(Query *query)
 {
-	Node	   *expr;
+	Node	   *expr = called_expression(query);
 
-	Assert(query->commandType == CMD_SELECT);
-	expr = (Node *) linitial_node(TargetEntry, query->targetList)->expr;
 	return IsA(expr, FuncExpr) ? (FuncExpr *) expr : NULL;
 }
 
@@ -377,8 +383,16 @@ build_call(List *names, FuncCandidateList candidates, Oid signature,
 	query = analyze(psprintf("SELECT %s%s", name, args.data), nargs, types);
 	function = called_function(query);
 	if (function == NULL)
-		return psprintf("SELECT %s%s", candidates != NULL ?
-						qualified_name(candidates->oid) : name, args.data);
+	{
+		Node	   *expr = called_expression(query);
+
+		/* or a cast that is written as a call */
+		if (IsA(expr, Aggref))
+			name = qualified_name(((Aggref *) expr)->aggfnoid);
+		else if (candidates != NULL)
+			name = qualified_name(candidates->oid);
+		return psprintf("SELECT %s%s", name, args.data);
+	}
 	switch (get_expr_result_type((Node *) function, &type, &desc))
 	{
 		case TYPEFUNC_COMPOSITE:
