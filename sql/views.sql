@@ -22,7 +22,7 @@ SELECT t.until(format($$a.state = 'idle' AND application_name = 'loky:%s' FROM p
 SELECT idle, pending, running, succeeded FROM loky.executors WHERE executor_id = :e;
 SELECT tasks_done FROM loky.workers WHERE executor_id = :e;
 -- rows, errors, counts
-SELECT loky.submit('SELECT generate_series(1, 7)') AS a, loky.submit('t.bad', 1) AS b, loky.submit('DELETE FROM t.log WHERE false') AS c \gset
+SELECT loky.submit('SELECT generate_series(1, 7)') AS a, loky.submit('t.bad', 1) AS b, loky.submit('INSERT INTO t.log (i) VALUES (1), (2)') AS c \gset
 SELECT count(*) FROM loky.wait(ARRAY[:a, :b, :c]);
 SELECT task, state, rows, sqlstate, message FROM loky.tasks WHERE future IN (:a, :b, :c) ORDER BY future;
 SELECT succeeded, failed, cancelled FROM loky.executors WHERE executor_id = :e;

@@ -293,7 +293,7 @@ add_task(Row *row, LokySharedTask *task, bool readable)
 	else
 		add_null(row);
 	if (state == LOKY_TASK_SUCCEEDED)
-		add(row, Int64GetDatum((int64) task->result.rows));
+		add(row, Int64GetDatum((int64) task->rows));
 	else
 		add_null(row);
 	add_text(row, state == LOKY_TASK_FAILED && readable ?

@@ -228,8 +228,7 @@ settle_task(LokySharedExecutor *executor, LokySharedWorker *worker,
 	executor->nrunning--;
 	if (worker->phase == LOKY_PHASE_COMMITTED)
 	{
-		loky_history_task(worker, task, LOKY_TASK_SUCCEEDED,
-						  task->result.rows, now);
+		loky_history_task(worker, task, LOKY_TASK_SUCCEEDED, task->rows, now);
 		loky_end_task(executor, task, LOKY_TASK_SUCCEEDED, 0, after);
 		return;
 	}

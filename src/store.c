@@ -240,7 +240,6 @@ void
 loky_store_init(LokySharedStore *store, uint32 inline_size)
 {
 	store->bytes = 0;
-	store->rows = 0;
 	store->segments = InvalidDsaPointer;
 	store->has_file = false;
 	store->inline_size = inline_size;
@@ -526,10 +525,7 @@ loky_store_put(LokyStoreWriter *writer, LokyRecordKind kind,
 void *
 loky_store_put_row(LokyStoreWriter *writer, Size len)
 {
-	void	   *place = append(writer, LOKY_RECORD_ROW, len);
-
-	writer->store->rows++;
-	return place;
+	return append(writer, LOKY_RECORD_ROW, len);
 }
 
 /* Complete the store; from now on it may be read. */

@@ -57,7 +57,6 @@ typedef struct LokyCommandRecord
 typedef struct LokySharedStore
 {
 	uint64		bytes;			/* of all records together */
-	uint64		rows;
 	dsa_pointer segments;		/* the first one, or invalid */
 	bool		has_file;		/* the file's records follow the segments' */
 	FileSet		fileset;

@@ -315,6 +315,7 @@ loky_task_claim(LokySharedExecutor *executor, int executor_id)
 	task->worker = 0;
 	task->attempts = 0;
 	task->sqlstate = 0;
+	task->rows = 0;
 	task->started = 0;
 	task->finished = 0;
 	task->waits = LOKY_WAITS_NOTHING;

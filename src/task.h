@@ -152,6 +152,9 @@ struct LokySharedTask
 	dlist_node	node;			/* in the executor's list gated, or finished */
 	LokySharedLane lane;		/* valid while this is the lane's head */
 
+	/* Written by the worker while RUNNING. */
+	uint64		rows;			/* returned, or changed where it returns none */
+
 	/* See request.h and store.h. */
 	LokySharedRequest request;
 	LokySharedStore result;		/* written by the worker while RUNNING */

@@ -83,8 +83,7 @@ MemoryContext LokyTaskContext = NULL;
 static List *task_notices = NIL;
 static Size notice_bytes = 0;
 
-/* ... the rows that it has returned or changed, and when the log is to tell of it */
-static uint64 task_rows = 0;
+/* ... and when the log is to tell of it */
 static int	task_log_min = -1;
 
 /* Settle the slot as the process ends. */
@@ -228,7 +227,7 @@ execute_task(LokySharedTask *task)
 	plan = loky_plan_get(debug_query_string, request->hash, args.n, args.types);
 	loky_plan_run(plan, &args, LokyMyDest, &completion);
 	loky_dest_release(LokyMyDest);
-	task_rows = completion.processed;
+	task->rows = completion.processed;
 	if (!completion.has_rows)
 		loky_run_put_completion(LokyMyWriter, &completion);
 
@@ -302,7 +301,7 @@ begin_task(LokySharedTask *task)
 	LokyMyDest->known_desc = NULL;
 	task_notices = NIL;
 	notice_bytes = 0;
-	task_rows = 0;
+	task->rows = 0;
 	task_log_min = -1;
 	loky_store_begin(LokyMyWriter, &task->result);
 	loky_messages_set_sink(keep_notice);
@@ -352,7 +351,7 @@ run_task(void)
 	if (state == LOKY_TASK_CANCELLED)
 		loky_cancel_children(LokyMyWorker);
 	now = GetCurrentTimestamp();
-	loky_history_task(LokyMyWorker, task, state, task_rows, now);
+	loky_history_task(LokyMyWorker, task, state, task->rows, now);
 	if (task_log_min >= 0 && now - task->started >= task_log_min * INT64CONST(1000))
 		loky_worker_log_task(task, now - task->started);
 	loky_sched_finish(LokyMyWorker, state, sqlstate, now);
