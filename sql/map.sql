@@ -69,6 +69,12 @@ SELECT * FROM loky.map('t.div', ARRAY[t.lossy_row(), ROW(8, 2)], NULL::int);
 SELECT * FROM loky.map('t.div', ARRAY[ROW(8, 2), NULL, t.lossy_row()], NULL::int);
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(8), t.lossy_row()])$$);
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[t.lossy_row(), ROW(6)], NULL::int)$$);
+-- a literal or null takes the type that its column has in another row
+SELECT coalesce(r, 0) FROM loky.map('SELECT coalesce($1, 0) + $2', ARRAY[ROW(2, 3), ROW(NULL, '2'), NULL, ROW('5', 1)], NULL::int) r;
+SELECT * FROM loky.map('SELECT concat($1, $2, pg_typeof($2))', ARRAY[ROW('a', NULL), NULL, ROW('b', '{2}'), ROW('c'::text, ARRAY[3])]);
+SELECT loky.result(f) FROM unnest(loky.submit_all('SELECT $1 + 1', ARRAY[ROW('2024-01-01'), ROW(date '2024-02-01')])) f;
+SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW('x'), ROW(1)])$$);
+SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW('1'), ROW(1), ROW('x'::text)])$$);
 -- rows of different shapes
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 2, 3)], NULL::int)$$);
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 'x'::text)], NULL::int)$$);
@@ -150,6 +156,7 @@ RESET loky.executor;
 
 -- A transaction an item, for what writes or is volatile.
 CREATE FUNCTION t.txid(x int) RETURNS bigint LANGUAGE sql VOLATILE AS 'SELECT txid_current()';
+CREATE FUNCTION t.stable_txid() RETURNS bigint LANGUAGE plpgsql STABLE AS 'BEGIN RETURN txid_current(); END';
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4], NULL::bigint) r;
 TRUNCATE t.log;
 SELECT state FROM t.error($$SELECT * FROM loky.map('t.touch_or_fail', ARRAY[1, 2, 3, -4], NULL::int)$$);
@@ -218,10 +225,10 @@ SELECT ok, rows, task FROM unnest(ARRAY[
 CREATE FUNCTION t.transactions(task text) RETURNS bigint LANGUAGE sql AS $$
 SELECT count(DISTINCT r) FROM loky.map(task, ARRAY(SELECT generate_series(1, 99))) r$$;
 SELECT t.transactions(task) = 99 AS apart, task FROM unnest(ARRAY[
-    'SELECT pg_current_xact_id() FROM t.locked WHERE i = $1 FOR UPDATE',
-    'SELECT pg_current_xact_id() FROM (SELECT FROM t.locked WHERE i = $1 FOR UPDATE) x',
-    'WITH x AS (SELECT FROM t.locked WHERE i = $1 FOR SHARE) SELECT pg_current_xact_id() FROM x',
-    'SELECT pg_current_xact_id() WHERE EXISTS (SELECT FROM t.locked WHERE i = $1 FOR UPDATE)']) task;
+    'SELECT t.stable_txid() FROM t.locked WHERE i = $1 FOR UPDATE',
+    'SELECT t.stable_txid() FROM (SELECT FROM t.locked WHERE i = $1 FOR UPDATE) x',
+    'WITH x AS (SELECT FROM t.locked WHERE i = $1 FOR SHARE) SELECT t.stable_txid() FROM x',
+    'SELECT t.stable_txid() WHERE EXISTS (SELECT FROM t.locked WHERE i = $1 FOR UPDATE)']) task;
 -- what only reads shares transactions, aggregates and domains included: while items are
 -- quick, so a machine that is busy is asked again
 CREATE DOMAIN t.above_0 AS int CHECK (VALUE > 0) NOT NULL;
@@ -234,11 +241,15 @@ BEGIN
     RETURN false;
 END$$;
 SELECT t.shares(task), task FROM unnest(ARRAY[
-    'SELECT concat(pg_current_xact_id(), sum(v), count(*), avg(v), array_agg(v), json_agg(v)) FROM (VALUES (1), (2)) u (v) WHERE v <> $1',
-    'SELECT concat(pg_current_xact_id(), sum(v) OVER (), row_number() OVER ()) FROM (VALUES (1)) u (v) WHERE $1 > 0',
-    'SELECT concat(pg_current_xact_id(), max(i)) FROM t.locked WHERE i < 0 * $1',
-    'SELECT concat(pg_current_xact_id(), (1 + 0 * $1)::t.above_0, ''1''::text::t.above_0)',
-    'SELECT concat(pg_current_xact_id(), (0 * $1)::text::t.unchecked)']) task;
+    'SELECT concat(t.stable_txid(), sum(v), count(*), avg(v), array_agg(v), json_agg(v)) FROM (VALUES (1), (2)) u (v) WHERE v <> $1',
+    'SELECT concat(t.stable_txid(), sum(v) OVER (), row_number() OVER ()) FROM (VALUES (1)) u (v) WHERE $1 > 0',
+    'SELECT concat(t.stable_txid(), max(i)) FROM t.locked WHERE i < 0 * $1',
+    'SELECT concat(t.stable_txid(), (1 + 0 * $1)::t.above_0, ''1''::text::t.above_0)',
+    'SELECT concat(t.stable_txid(), (0 * $1)::text::t.unchecked)']) task;
+-- what tells its transaction has one for each item
+SELECT t.transactions(format('SELECT concat(%s, t.stable_txid()) WHERE $1 > 0', what)) = 99 AS apart, what FROM unnest(ARRAY[
+    'txid_current()', 'pg_current_xact_id()', 'now()', 'transaction_timestamp()', 'statement_timestamp()', 'CURRENT_TIMESTAMP', 'CURRENT_TIMESTAMP(0)', 'CURRENT_DATE', 'LOCALTIME(3)', 'LOCALTIMESTAMP']) what;
+SELECT t.shares('SELECT concat(CURRENT_USER, CURRENT_CATALOG, pg_backend_pid(), t.stable_txid()) WHERE $1 > 0');
 -- chunksize items share one, which fails as a whole
 SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;

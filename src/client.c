@@ -96,7 +96,7 @@ raise_unknown(int64 id)
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("future " INT64_FORMAT " does not exist", id),
-			 errhint("It may have been forgotten, rolled back with its on_commit transaction, or removed past loky.result_ttl or loky.max_tasks. "
+			 errhint("It may have been forgotten, submitted with discard, rolled back with its on_commit transaction, or removed past loky.result_ttl or loky.max_tasks. "
 					 "Read results sooner, or raise these settings.")));
 }
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * effects.c
- *	  Whether running a query may leave anything behind.
+ *	  Whether running a query may leave anything behind, or tells its transaction.
  *
  * A query has none where it only reads, locks no rows and calls nothing volatile.
  * The server's own search for volatile functions looks at what a query calls by
@@ -10,6 +10,9 @@
  * which run where a value of it comes to be: by a cast, as the result of a function,
  * operator or aggregate, within an array or a row that is read from a text, or in the
  * columns that are made of XML or JSON.  All other expressions pass values on.
+ *
+ * The number of a transaction, and the time when it or its statement began, are stable,
+ * but tell apart what runs in one transaction from what runs in several.
  *
  * Copyright (c) 2026, loky contributors
  *
@@ -28,6 +31,7 @@
 #include "nodes/execnodes.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rangetypes.h"
 #include "utils/syscache.h"
@@ -37,6 +41,23 @@
 #include "effects.h"
 
 static bool has_effects(Node *node, void *context);
+
+/* Does the function return what is of its transaction, or statement, alone? */
+static bool
+function_tells_transaction(Oid function)
+{
+	switch (function)
+	{
+		case F_NOW:
+		case F_TRANSACTION_TIMESTAMP:
+		case F_STATEMENT_TIMESTAMP:
+		case F_TXID_CURRENT:
+		case F_PG_CURRENT_XACT_ID:
+			return true;
+		default:
+			return false;
+	}
+}
 
 static bool
 function_is_volatile(Oid function)
@@ -189,7 +210,15 @@ has_effects(Node *node, void *context)
 			if (types_have_effects(((TableFunc *) node)->coltypes))
 				return true;
 			break;
+		case T_SQLValueFunction:
+			/* those behind it tell of roles and names */
+			if (((SQLValueFunction *) node)->op <= SVFOP_LOCALTIMESTAMP_N)
+				return true;
+			break;
 		case T_FuncExpr:
+			if (function_tells_transaction(((FuncExpr *) node)->funcid))
+				return true;
+			/* FALLTHROUGH */
 		case T_OpExpr:
 		case T_CoerceViaIO:
 		case T_CoerceToDomain:
@@ -204,7 +233,8 @@ has_effects(Node *node, void *context)
 
 /*
  * May running the query, which has been analyzed and rewritten, leave anything
- * behind?  In a transaction; uses CurrentMemoryContext, which is to be reset soon.
+ * behind, or tell which transaction it runs in?  In a transaction; uses
+ * CurrentMemoryContext, which is to be reset soon.
  */
 bool
 loky_effects_are_possible(Query *query)

@@ -5,7 +5,8 @@
  *
  * An array of several dimensions is taken element by element.  Elements that
  * are anonymous rows are spread over several parameters; they must all have
- * the same columns, since the task is resolved once for all of them.
+ * the same columns, since the task is resolved once for all of them.  A literal or
+ * null without a type takes that which its column has in another row, as in VALUES.
  *
  * In shared memory the items of a map lie as they do in the array, so that
  * laying them out is one copy, and a worker finds an item by its offset.
@@ -76,22 +77,39 @@ take_shape(LokyItems *items, TupleDesc desc)
 	}
 }
 
-/* Has the row the columns of those before? */
+/* Has the row the columns of those before?  Those without a type may take its. */
 static bool
-has_shape(const LokyItems *items, TupleDesc desc)
+has_shape(LokyItems *items, TupleDesc desc)
 {
 	int			n = 0;
 
 	for (int i = 0; i < desc->natts; i++)
 	{
+		Oid			type = TupleDescAttr(desc, i)->atttypid;
+
 		if (TupleDescAttr(desc, i)->attisdropped)
 			continue;
-		if (n >= items->nparams ||
-			TupleDescAttr(desc, i)->atttypid != items->own_types[n])
+		if (n >= items->nparams)
+			return false;
+		if (items->own_types[n] == UNKNOWNOID)
+			items->own_types[n] = type;
+		else if (type != items->own_types[n] && type != UNKNOWNOID)
 			return false;
 		n++;
 	}
 	return n == items->nparams;
+}
+
+/* Is there a column whose type no row so far has told? */
+static bool
+has_unknown(const LokyItems *items)
+{
+	for (int i = 0; i < items->nparams; i++)
+	{
+		if (items->own_types[i] == UNKNOWNOID)
+			return true;
+	}
+	return false;
 }
 
 /* Learn the columns of a row that is of another type than the one before. */
@@ -115,19 +133,38 @@ look_up_row(LokyItems *items, Oid type, int32 typmod)
 	items->row_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
 }
 
-/* The columns of the anonymous row, which must be those of the rows before. */
+/* Know the columns of the row, which must be those of the rows before. */
+static void
+know_row(LokyItems *items, HeapTupleHeader header)
+{
+	Oid			type = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+
+	if (items->desc == NULL || typmod != items->typmod ||
+		type != items->desc->tdtypeid)
+		look_up_row(items, type, typmod);
+}
+
+/* The literal as a value of the type. */
+static Datum
+read_literal(Datum literal, Oid type)
+{
+	Oid			input;
+	Oid			ioparam;
+
+	getTypeInputInfo(type, &input, &ioparam);
+	return OidInputFunctionCall(input, DatumGetCString(literal), ioparam, -1);
+}
+
+/* The columns of the anonymous row. */
 static void
 spread_row(LokyItems *items, Datum row)
 {
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 	HeapTupleData tuple;
-	Oid			type = HeapTupleHeaderGetTypeId(header);
-	int32		typmod = HeapTupleHeaderGetTypMod(header);
 	int			n = 0;
 
-	if (items->desc == NULL || typmod != items->typmod ||
-		type != items->desc->tdtypeid)
-		look_up_row(items, type, typmod);
+	know_row(items, header);
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
@@ -138,8 +175,12 @@ spread_row(LokyItems *items, Datum row)
 	{
 		if (TupleDescAttr(items->desc, i)->attisdropped)
 			continue;
+		items->nulls[n] = items->row_nulls[i];
 		items->values[n] = items->row_values[i];
-		items->nulls[n++] = items->row_nulls[i];
+		if (TupleDescAttr(items->desc, i)->atttypid == UNKNOWNOID &&
+			items->own_types[n] != UNKNOWNOID && !items->nulls[n])
+			items->values[n] = read_literal(items->values[n], items->own_types[n]);
+		n++;
 	}
 }
 
@@ -154,7 +195,7 @@ set_single(LokyItems *items, Oid type)
 	items->own_types[0] = type;
 }
 
-/* Find the shape of anonymous rows: that of the first one. */
+/* Find the shape of anonymous rows: that of the first one, and types that it lacks. */
 static void
 find_shape(LokyItems *items)
 {
@@ -163,11 +204,11 @@ find_shape(LokyItems *items)
 	rewind_items(items);
 	while (items->position < items->n)
 	{
-		if (next_element(items, &element))
-		{
-			spread_row(items, element);
+		if (!next_element(items, &element))
+			continue;
+		know_row(items, DatumGetHeapTupleHeader(element));
+		if (!has_unknown(items))
 			break;
-		}
 	}
 	/* nothing but nulls: one parameter, as there is nothing to tell */
 	if (items->own_types == NULL)
