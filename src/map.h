@@ -221,18 +221,6 @@ struct LokySharedMap
 	dsa_pointer timings;		/* for try_map, else invalid */
 };
 
-/*
- * Is what runs of the map to come to nothing?  Not where its executor has broken: then
- * what has begun is read.
- */
-static inline bool
-loky_map_is_given_up(LokySharedMap *map)
-{
-	uint32		end = pg_atomic_read_u32(&map->cancelled);
-
-	return end != LOKY_MAP_GOES_ON && end != LOKY_MAP_BROKEN;
-}
-
 /* both sides (map.c) */
 extern bool loky_map_claim(LokySharedMap *map, uint64 wish, LokySharedPart *part);
 extern bool loky_map_claimable(LokySharedMap *map);

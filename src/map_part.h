@@ -15,6 +15,18 @@
 
 #include "map.h"
 
+/*
+ * Is what runs of the map to come to nothing?  Not where its executor has broken: then
+ * what has begun is read.
+ */
+static inline bool
+loky_map_is_given_up(LokySharedMap *map)
+{
+	uint32		end = pg_atomic_read_u32(&map->cancelled);
+
+	return end != LOKY_MAP_GOES_ON && end != LOKY_MAP_BROKEN;
+}
+
 /* the worker itself */
 extern void loky_map_publish_part(LokySharedMap *map, LokySharedPart *part);
 extern void loky_map_fail_part(LokySharedMap *map, LokySharedPart *part,

@@ -36,7 +36,7 @@
 
 #include "compat.h"
 #include "debug_point.h"
-#include "map.h"
+#include "map_part.h"
 #include "read_only.h"
 #include "run.h"
 #include "run_timeout.h"
