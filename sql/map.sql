@@ -73,7 +73,7 @@ SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[t.los
 SELECT coalesce(r, 0) FROM loky.map('SELECT coalesce($1, 0) + $2', ARRAY[ROW(2, 3), ROW(NULL, '2'), NULL, ROW('5', 1)], NULL::int) r;
 SELECT * FROM loky.map('SELECT concat($1, $2, pg_typeof($2))', ARRAY[ROW('a', NULL), NULL, ROW('b', '{2}'), ROW('c'::text, ARRAY[3])]);
 SELECT loky.result(f) FROM unnest(loky.submit_all('SELECT $1 + 1', ARRAY[ROW('2024-01-01'), ROW(date '2024-02-01')])) f;
-SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW('x'), ROW(1)])$$);
+SELECT * FROM loky.map('SELECT $1', ARRAY[ROW(1), ROW('x')]);
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('SELECT $1', ARRAY[ROW('1'), ROW(1), ROW('x'::text)])$$);
 -- rows of different shapes
 SELECT state, message FROM t.error($$SELECT * FROM loky.map('t.div', ARRAY[ROW(1, 2), ROW(1, 2, 3)], NULL::int)$$);

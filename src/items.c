@@ -145,15 +145,26 @@ know_row(LokyItems *items, HeapTupleHeader header)
 		look_up_row(items, type, typmod);
 }
 
-/* The literal as a value of the type. */
-static Datum
-read_literal(Datum literal, Oid type)
+static void
+literal_callback(void *arg)
 {
+	errcontext("item %d", ((LokyItems *) arg)->position);
+}
+
+/* The literal in the present row as a value of the type; raises what is wrong with it. */
+static Datum
+read_literal(LokyItems *items, Datum literal, Oid type)
+{
+	ErrorContextCallback callback = {error_context_stack, literal_callback, items};
 	Oid			input;
 	Oid			ioparam;
+	Datum		value;
 
+	error_context_stack = &callback;
 	getTypeInputInfo(type, &input, &ioparam);
-	return OidInputFunctionCall(input, DatumGetCString(literal), ioparam, -1);
+	value = OidInputFunctionCall(input, DatumGetCString(literal), ioparam, -1);
+	error_context_stack = callback.previous;
+	return value;
 }
 
 /* The columns of the anonymous row. */
@@ -179,7 +190,8 @@ spread_row(LokyItems *items, Datum row)
 		items->values[n] = items->row_values[i];
 		if (TupleDescAttr(items->desc, i)->atttypid == UNKNOWNOID &&
 			items->own_types[n] != UNKNOWNOID && !items->nulls[n])
-			items->values[n] = read_literal(items->values[n], items->own_types[n]);
+			items->values[n] = read_literal(items, items->values[n],
+											items->own_types[n]);
 		n++;
 	}
 }
