@@ -158,6 +158,7 @@ struct LokySharedMap
 	uint64		item_timeout;	/* microseconds; 0: none */
 	uint64		delay;			/* us that a worker rests after an item */
 	bool		counts;			/* results are numbers of rows */
+	pg_atomic_uint32 cancelled; /* LokyMapEnd; set once, by the reader or closers */
 	dsa_pointer snapshot;		/* the caller's, or invalid: each has its own */
 	LokySharedRequest request;	/* with the arguments common to all items */
 
@@ -182,7 +183,6 @@ struct LokySharedMap
 	/* Written by the reader, or rarely; read by all: on cache lines of their own. */
 	char		pad1[PG_CACHE_LINE_SIZE];
 	pg_atomic_uint64 limit;		/* items from here on must wait */
-	pg_atomic_uint32 cancelled; /* LokyMapEnd; also written by closers */
 	pg_atomic_uint32 reader_waits;
 	pg_atomic_uint64 awaited;	/* the position that it waits for */
 	pg_atomic_uint32 nnotices;	/* a hint that there are some */

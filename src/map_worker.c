@@ -205,7 +205,7 @@ check_given_up(LokyMapJob *job)
 {
 	if (!loky_map_is_given_up(job->map))
 		return;
-	job->part->ending = job->part->noutcomes > 0;
+	job->part->ending = true;
 	loky_worker_raise_cancelled();
 }
 
@@ -250,7 +250,8 @@ run_transaction(LokyMapJob *job, uint64 start, bool *heavy)
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		check_given_up(job);
+		if (part->noutcomes > 0)
+			check_given_up(job);
 		if (loky_item_is_cheap(job))
 		{
 			uint64		n = Min(look_at, part->range.hi) - item;
