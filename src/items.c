@@ -116,6 +116,7 @@ has_unknown(const LokyItems *items)
 static void
 look_up_row(LokyItems *items, Oid type, int32 typmod)
 {
+	MemoryContext oldcontext = MemoryContextSwitchTo(items->context);
 	TupleDesc	desc = lookup_rowtype_tupdesc_copy(type, typmod);
 
 	desc->tdtypeid = type;
@@ -127,10 +128,18 @@ look_up_row(LokyItems *items, Oid type, int32 typmod)
 				 errmsg("item %d has other columns than the items before it",
 						items->position),
 				 errhint("Give all rows the same number and types of columns, with casts if need be.")));
+	if (items->desc != NULL)
+	{
+		/* rows of two types may alternate */
+		FreeTupleDesc(items->desc);
+		pfree(items->row_values);
+		pfree(items->row_nulls);
+	}
 	items->desc = desc;
 	items->typmod = typmod;
 	items->row_values = palloc(Max(desc->natts, 1) * sizeof(Datum));
 	items->row_nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
+	MemoryContextSwitchTo(oldcontext);
 }
 
 /* Know the columns of the row, which must be those of the rows before. */
@@ -216,6 +225,7 @@ find_shape(LokyItems *items)
 	rewind_items(items);
 	while (items->position < items->n)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (!next_element(items, &element))
 			continue;
 		know_row(items, DatumGetHeapTupleHeader(element));
@@ -231,6 +241,7 @@ find_shape(LokyItems *items)
 static void
 open_items(LokyItems *items)
 {
+	items->context = CurrentMemoryContext;
 	get_typlenbyvalalign(items->type, &items->len, &items->byval,
 						 &items->align);
 	items->spread = items->type == RECORDOID;
@@ -317,7 +328,10 @@ loky_items_reduce(LokyItems *items, LokyReducers *reducers)
 	rewind_items(items);
 }
 
-/* Make values, nulls and error those of the next item, which there is. */
+/*
+ * Make values, nulls and error those of the next item, which there is.  Values may lie
+ * in CurrentMemoryContext.
+ */
 void
 loky_items_next(LokyItems *items)
 {
@@ -411,8 +425,8 @@ store_rows(LokyItems *items, LokySharedMap *map)
 		MemoryContext oldcontext;
 
 		CHECK_FOR_INTERRUPTS();
-		loky_items_next(items);
 		oldcontext = MemoryContextSwitchTo(scratch);
+		loky_items_next(items);
 		offsets[i] = is_null ? NULL_OFFSET : append_item(items, &buf);
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(scratch);

@@ -52,6 +52,7 @@ typedef struct LokyItems
 	LokyReducedItem *reduced;	/* NULL: no reducer is for any of them */
 
 	/* the iterator */
+	MemoryContext context;		/* of what follows */
 	int			position;
 	char	   *data;
 	uint8	   *bitmap;
