@@ -250,6 +250,11 @@ SELECT t.shares(task), task FROM unnest(ARRAY[
 SELECT t.transactions(format('SELECT concat(%s, t.stable_txid()) WHERE $1 > 0', what)) = 99 AS apart, what FROM unnest(ARRAY[
     'txid_current()', 'pg_current_xact_id()', 'now()', 'transaction_timestamp()', 'statement_timestamp()', 'CURRENT_TIMESTAMP', 'CURRENT_TIMESTAMP(0)', 'CURRENT_DATE', 'LOCALTIME(3)', 'LOCALTIMESTAMP']) what;
 SELECT t.shares('SELECT concat(CURRENT_USER, CURRENT_CATALOG, pg_backend_pid(), t.stable_txid()) WHERE $1 > 0');
+-- and so has what is serializable
+SET default_transaction_isolation = serializable;
+SELECT t.shares('SELECT t.stable_txid() WHERE $1 > 0');
+RESET default_transaction_isolation;
+SELECT t.shares('SELECT t.stable_txid() WHERE $1 > 0');
 -- chunksize items share one, which fails as a whole
 SELECT n, count(DISTINCT r) FROM (SELECT (n - 1) / 2 AS n, r FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) WITH ORDINALITY u (r, n)) s GROUP BY n ORDER BY n;
 SELECT count(DISTINCT r) FROM loky.map('t.txid', ARRAY[1, 2, 3, 4, 5], NULL::bigint, chunksize => 2) r;

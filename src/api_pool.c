@@ -256,8 +256,8 @@ await_rest(LokyExecutorRef ref)
 
 /*
  * shutdown(wait, kill_workers): end the session's current executor, and what is left
- * of earlier ones of its configuration.  Earlier ones whose maps we read ourselves are
- * not waited for: no call could name them any more to have them ended otherwise.
+ * of earlier ones of its configuration.  Of these, one whose map we read ourselves is
+ * not waited for, as it would not end before we read on.
  */
 Datum
 loky_shutdown(PG_FUNCTION_ARGS)

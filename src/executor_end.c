@@ -137,6 +137,7 @@ loky_executor_is_drained(LokySharedExecutor *executor)
 {
 	dlist_iter	iter;
 
+	Assert(LWLockHeldByMe(&executor->lock));
 	if (executor->npending + executor->ngated > 0)
 		return false;
 	dlist_foreach(iter, &executor->maps)

@@ -164,6 +164,7 @@ loky_map_claimable(LokySharedMap *map)
 bool
 loky_map_is_at_rest(LokySharedMap *map)
 {
+	Assert(LWLockHeldByMe(&loky->executors[map->executor].lock));
 	if (map->nworkers > 0)
 		return false;
 	return pg_atomic_read_u32(&map->cancelled) != LOKY_MAP_GOES_ON ||

@@ -138,7 +138,7 @@ typedef struct LokySharedNotice
 
 struct LokySharedMap
 {
-	/* Constant once the map is offered to workers. */
+	/* Constant once the map is offered to workers, but for cancelled. */
 	dsa_pointer self;
 	int			executor;		/* slot number */
 	int			executor_id;
@@ -158,7 +158,7 @@ struct LokySharedMap
 	uint64		item_timeout;	/* microseconds; 0: none */
 	uint64		delay;			/* us that a worker rests after an item */
 	bool		counts;			/* results are numbers of rows */
-	pg_atomic_uint32 cancelled; /* LokyMapEnd; set once, by the reader or closers */
+	pg_atomic_uint32 cancelled; /* LokyMapEnd; at its end, by the reader or closers */
 	dsa_pointer snapshot;		/* the caller's, or invalid: each has its own */
 	LokySharedRequest request;	/* with the arguments common to all items */
 

@@ -136,7 +136,7 @@ typedef struct LokySharedBackend
 	pg_atomic_uint32 waiting;	/* 1 while its waiter marks may stand */
 
 	/* Under the lock edges; written by the process itself. */
-	LokyAwaits	kind;
+	LokyAwaits	kind;			/* also read without: loky_deadlock_wake_shutdowns */
 	int			depth;			/* of what it runs; 0: a session */
 	int			executor;		/* slot number */
 	int			ntasks;			/* may be more than are listed */
